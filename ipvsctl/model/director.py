@@ -85,7 +85,7 @@ class Found:
     backend: str = "iptables-legacy"
     chains: tuple[OwnChain, ...] = ()
     sysctls: Mapping[str, str | None] = field(default_factory=dict)
-    timeouts: Timeouts = Timeouts()
+    timeouts: Timeouts = field(default_factory=Timeouts)
     daemons: tuple[Daemon, ...] = ()
     services: Mapping[ServiceAddress, ServiceStatus] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
