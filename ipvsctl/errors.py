@@ -2,7 +2,8 @@
 
     IpvsctlError
     |-- Refused           1   the host said no to a change that was well formed
-    |   `-- Drift         1   a check found that the host is not as it should be
+    |   |-- Drift         1   a check found that the host is not as it should be
+    |   `-- NotTried      1   a change of a batch was left out because an earlier one failed
     |-- UsageError        2   wrong usage: an argument out of range, options that exclude each other
     |   `-- FileError     2   a director file that cannot be read as one; names file and line
     |-- NotFound          3   the service, server, sysctl ... is not there
@@ -46,6 +47,10 @@ class Refused(IpvsctlError):
 
 class Drift(Refused):
     """A check found a difference between what should be and what is."""
+
+
+class NotTried(Refused):
+    """A change of a batch that was left out because an earlier one failed."""
 
 
 class UsageError(IpvsctlError):

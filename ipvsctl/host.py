@@ -23,7 +23,7 @@ class BatchError(Exception):
     """Some changes of a batch failed. `outcome` has one item per change: None for done, else the error.
 
     The kernel goes on after a refused message, so changes behind the first failure may be done: the executor undoes
-    exactly those whose outcome is None.
+    exactly those whose outcome is None. A host stops sending when it learns of a failure; what it left out is NotTried.
     """
 
     def __init__(self, outcome: Sequence[IpvsctlError | None]) -> None:
