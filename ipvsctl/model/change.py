@@ -248,7 +248,7 @@ def _settings(wanted: Service | Server, plain: Service | Server) -> str:
 
 
 def _differences(before: object, after: object, unchanged: object = ...) -> str:
-    """": name old -> new" for every field that differs."""
+    """ ": name old -> new" for every field that differs."""
     words = []
     for field in fields(after):  # type: ignore[arg-type]
         old, new = getattr(before, field.name), getattr(after, field.name)

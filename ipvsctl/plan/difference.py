@@ -61,9 +61,7 @@ def difference(wanted: Wanted, found: Found, prune: bool = False) -> Plan:
             changes += service_changes(wish, found.services.get(wish.service.address))
         if prune:
             named = {wish.service.address for wish in wishes}
-            changes += (
-                delete_service(status) for address, status in found.services.items() if address not in named
-            )
+            changes += (delete_service(status) for address, status in found.services.items() if address not in named)
     return Plan(tuple(changes), (*wanted.notes, *found.notes))
 
 
@@ -150,6 +148,4 @@ def _same_daemon(wanted: Daemon, found: Daemon) -> bool:
     """Settings that the request leaves open (0, "") may be anything."""
     if (wanted.interface, wanted.id) != (found.interface, found.id):
         return False
-    return all(
-        getattr(wanted, name) in (0, "", getattr(found, name)) for name in ("maxlen", "group", "port", "ttl")
-    )
+    return all(getattr(wanted, name) in (0, "", getattr(found, name)) for name in ("maxlen", "group", "port", "ttl"))
