@@ -216,7 +216,9 @@ class ReplaceRules:
         count = sum(len(chain.rules) for chain in self.after)
         verb = "remove the rules" if not self.after else "replace the rules" if self.before else "add rules"
         names = ", ".join(chain.name for chain in self.after or self.before)
-        return f"{verb} of {tool} -t {self.table}: {names}" + (f" ({count} rules)" if self.after else "")
+        return f"{verb} of {tool} -t {self.table}: {names}" + (
+            f" ({count} rule{'s'[: count != 1]})" if self.after else ""
+        )
 
 
 IpvsChange = (
