@@ -113,7 +113,7 @@ class Host(Protocol):
     """A director: the kernel's namespace that we are in, or an emulated one.
 
     `name` is what --host calls it; `identity` names this very instance (a namespace, a server process), so that a
-    journal written for one that is gone is never applied to its successor.
+    journal written for one that is gone is never applied to its successor. It is fit to be a file's name.
     """
 
     name: str
