@@ -76,6 +76,9 @@ class FirewallPort(Protocol):
     def chains(self) -> tuple[OwnChain, ...]:
         """Our chains as they are on the host, sorted by family, table and name."""
 
+    def tables(self) -> frozenset[tuple[int, str]]:
+        """The tables that exist, by family and name. One comes into being when it is first used."""
+
     def replace(self, change: ReplaceRules) -> None:
         """Commit one table as a whole, read it back and compare; raises Refused when the host has something else."""
 

@@ -125,8 +125,8 @@ def change_to_dict(change: Change) -> Dict:
             data |= {"name": name, "value": value, "before": before, "resets": [list(reset) for reset in resets]}
         case LoadModule(module):
             data |= {"module": module}
-        case ReplaceRules(backend, family, table, after, before):
-            data |= {"backend": backend, "family": family, "table": table}
+        case ReplaceRules(backend, family, table, after, before, creates, drops):
+            data |= {"backend": backend, "family": family, "table": table, "creates": creates, "drops": drops}
             data |= {"after": [chain_to_dict(c) for c in after], "before": [chain_to_dict(c) for c in before]}
     return data
 
@@ -154,7 +154,7 @@ _READERS: dict[type, Callable[[Mapping[str, Any]], Change]] = {
     ReplaceRules: lambda d: ReplaceRules(
         text(d["backend"]), number(d["family"]), text(d["table"]),
         tuple(chain_from_dict(chain) for chain in list(d["after"])),
-        tuple(chain_from_dict(chain) for chain in list(d["before"])),
+        tuple(chain_from_dict(chain) for chain in list(d["before"])), bool(d["creates"]), bool(d["drops"]),
     ),
 }  # fmt: skip
 

@@ -5,8 +5,8 @@ comment. A table is read, changed and committed as a whole (libiptc: IPT_SO_SET_
 takes, and then read again. Rules that stay keep their place and their counters; everybody else's rules stay, even those
 that jump to a chain of ours.
 
-A table that is not there is not read: reading creates it, with its hooks. A change creates the table it needs, and an
-undo leaves it behind, empty: the kernel removes one only with its network namespace.
+A table that is not there is not read: reading creates it, with its hooks. A change creates the table it needs; undoing
+it takes the table away again where that harms nobody (empty_tables.py), and leaves it behind, empty, elsewhere.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ipvsctl.errors import IpvsctlError, Refused, Unavailable, UsageError
+from ipvsctl.kernel.empty_tables import let_go
 from ipvsctl.kernel.tables import Busy, OpenTable, existing_tables, lock
 from ipvsctl.model.address import INET, INET6
 from ipvsctl.model.change import ReplaceRules
@@ -65,6 +66,10 @@ class KernelFirewall:
                     found += _own_chains(handle)
         return tuple(sorted(found, key=lambda chain: (chain.family, chain.table, chain.name)))
 
+    def tables(self) -> frozenset[tuple[int, str]]:
+        """The tables that exist in the namespace. Raises NotPermitted."""
+        return frozenset((family, table) for family in (INET, INET6) for table in existing_tables(family))
+
     def replace(self, change: ReplaceRules) -> None:
         """Make our chains of one table exactly `after`, and see that they are.
 
@@ -84,6 +89,8 @@ class KernelFirewall:
                 if _told(found) != _told(wanted):
                     _commit(change.family, change.table, before)
                     raise Refused(f"the kernel has other rules than those committed ({_difference(wanted, found)})")
+                if change.drops and not change.after:
+                    let_go(change.family, change.table)
         except Busy as error:
             raise Refused(f"{what}: {error}") from None
         except IpvsctlError as error:

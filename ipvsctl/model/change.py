@@ -199,7 +199,10 @@ class LoadModule:
 
 @dataclass(frozen=True, slots=True)
 class ReplaceRules:
-    """Make our own chains of one table be `after`; `before` is what they are. Foreign rules stay as they are."""
+    """Make our own chains of one table be `after`; `before` is what they are. Foreign rules stay as they are.
+
+    `creates`: the table does not exist yet, so undoing `drops` it again, where the kernel lets go of it.
+    """
 
     kind: ClassVar[str] = "replace-rules"
     backend: str
@@ -207,9 +210,14 @@ class ReplaceRules:
     table: str
     after: tuple[OwnChain, ...]
     before: tuple[OwnChain, ...] = ()
+    creates: bool = False
+    drops: bool = False
 
     def inverse(self) -> tuple[Change, ...]:
-        return (ReplaceRules(self.backend, self.family, self.table, self.before, self.after),)
+        back = ReplaceRules(
+            self.backend, self.family, self.table, self.before, self.after, creates=self.drops, drops=self.creates
+        )
+        return (back,)
 
     def __str__(self) -> str:
         tool = "ip6tables" if self.family == 10 else "iptables"

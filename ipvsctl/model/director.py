@@ -79,10 +79,14 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a host has, as far as it was asked. `modules` maps names to "loaded", "loadable" or "absent"."""
+    """What a host has, as far as it was asked. `modules` maps names to "loaded", "loadable" or "absent".
+
+    `tables` are the firewall tables that exist, by family and name.
+    """
 
     modules: Mapping[str, str] = field(default_factory=dict)
     backend: str = "iptables-legacy"
+    tables: frozenset[tuple[int, str]] = frozenset()
     chains: tuple[OwnChain, ...] = ()
     sysctls: Mapping[str, str | None] = field(default_factory=dict)
     timeouts: Timeouts = field(default_factory=Timeouts)

@@ -48,7 +48,7 @@ def difference(wanted: Wanted, found: Found, prune: bool = False) -> Plan:
     changes: list[Change] = [LoadModule(name) for name in wanted.modules if found.modules.get(name) != "loaded"]
     chains = wanted.chains if wanted.chains is not None else () if prune else None
     if chains is not None:
-        changes += rule_changes(found.backend, chains, found.chains)
+        changes += rule_changes(chains, found)
     changes += sysctl_changes(wanted.sysctls, found)
     if wanted.timeouts is not None and (timeouts := _timeouts(wanted.timeouts, found.timeouts)):
         changes.append(timeouts)
@@ -92,16 +92,16 @@ def service_changes(wish: ServiceWish, status: ServiceStatus | None) -> Iterator
         yield DeleteServer(address, server)
 
 
-def rule_changes(backend: str, after: tuple[OwnChain, ...], before: tuple[OwnChain, ...]) -> Iterator[ReplaceRules]:
+def rule_changes(wanted: tuple[OwnChain, ...], found: Found) -> Iterator[ReplaceRules]:
     """One change for each table of each family whose own chains differ."""
-    tables = {(chain.family, chain.table) for chain in (*after, *before)}
-    for family, table in sorted(tables):
-        new, old = (
+    for family, table in sorted({(chain.family, chain.table) for chain in (*wanted, *found.chains)}):
+        after, before = (
             tuple(sorted((c for c in chains if (c.family, c.table) == (family, table)), key=lambda c: c.name))
-            for chains in (after, before)
+            for chains in (wanted, found.chains)
         )
-        if new != old:
-            yield ReplaceRules(backend, family, table, new, old)
+        if after != before:
+            creates = (family, table) not in found.tables
+            yield ReplaceRules(found.backend, family, table, after, before, creates=creates)
 
 
 def sysctl_changes(sysctls: tuple[tuple[str, str], ...], found: Found) -> Iterator[SetSysctl]:

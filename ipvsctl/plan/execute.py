@@ -27,13 +27,10 @@ from ipvsctl.model.change import (
     AddServer,
     AddService,
     Change,
-    DeleteServer,
-    DeleteService,
     LoadModule,
     ReplaceRules,
     SetSysctl,
     StartDaemon,
-    StopDaemon,
 )
 
 Undo = tuple[int, Change]
@@ -190,9 +187,9 @@ def _run_undo(batch: Sequence[Change], host: Host) -> list[str]:
 
 
 def _gone(change: Change, error: IpvsctlError) -> bool:
-    """The undo found its work done: nothing to delete, or back already."""
+    """The undo found its work done: nothing there to delete or to set back, or back already."""
     if isinstance(error, NotFound):
-        return isinstance(change, DeleteService | DeleteServer | StopDaemon | SetSysctl)
+        return not isinstance(change, AddService | AddServer | StartDaemon)
     return isinstance(error, AlreadyExists) and isinstance(change, AddService | AddServer | StartDaemon)
 
 

@@ -48,6 +48,7 @@ def _found(
     return Found(
         modules=modules,
         backend=host.firewall.backend(backend) if rules else backend,
+        tables=host.firewall.tables() if rules else frozenset(),
         chains=host.firewall.chains() if rules else (),
         sysctls={name: host.sysctl.get(name) for name in names},
         timeouts=host.ipvs.timeouts() if loaded else KERNEL_TIMEOUTS,

@@ -52,7 +52,14 @@ every_change: dict[type, st.SearchStrategy[Change]] = {
     ),
     LoadModule: st.builds(LoadModule, words),
     ReplaceRules: st.builds(
-        ReplaceRules, st.just("iptables-legacy"), some.families, st.just("raw"), some_chains, some_chains
+        ReplaceRules,
+        st.just("iptables-legacy"),
+        some.families,
+        st.just("raw"),
+        some_chains,
+        some_chains,
+        st.booleans(),
+        st.booleans(),
     ),
 }
 

@@ -95,7 +95,9 @@ def test_only_prune_removes_what_is_not_named() -> None:
     foreign = status(Service(OTHER, "rr"), server("10.0.2.7:53"), server("10.0.2.8:53"))
     daemon = Daemon("backup", "eth0", 3)
     chain = OwnChain(INET, "raw", "IPVSCTL-OUTPUT", "OUTPUT", (Rule("ACCEPT"),))
-    state = found(status(Service(VIP, "rr")), foreign, daemons=(daemon,), chains=(chain,))
+    state = found(
+        status(Service(VIP, "rr")), foreign, daemons=(daemon,), chains=(chain,), tables=frozenset({(INET, "raw")})
+    )
     wish = Wanted(services=(ServiceWish(Service(VIP, "rr")),))
     assert changes(wish, state) == ()
     assert changes(wish, state, prune=True) == (
@@ -154,5 +156,8 @@ def test_a_missing_jump_is_a_difference() -> None:
     lost = OwnChain(INET, "filter", "IPVSCTL-INPUT", "INPUT", (Rule("DROP"),), place="", jump=False)
     moved = OwnChain(INET, "filter", "IPVSCTL-INPUT", "INPUT", (Rule("DROP"),), place="")
     wish = Wanted(chains=(chain,))
-    assert changes(wish, Found(chains=(lost,))) == (ReplaceRules("iptables-legacy", INET, "filter", (chain,), (lost,)),)
-    assert changes(wish, Found(chains=(moved,))) == ()
+    there = frozenset({(INET, "filter")})
+    assert changes(wish, Found(chains=(lost,), tables=there)) == (
+        ReplaceRules("iptables-legacy", INET, "filter", (chain,), (lost,)),
+    )
+    assert changes(wish, Found(chains=(moved,), tables=there)) == ()

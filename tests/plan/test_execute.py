@@ -16,6 +16,7 @@ from ipvsctl.model.change import (
     AddServer,
     AddService,
     Change,
+    DeleteServer,
     DeleteService,
     EditServer,
     LoadModule,
@@ -148,10 +149,10 @@ def test_undo_accepts_that_somebody_was_faster(host: EmulatedHost) -> None:
 
 def test_what_cannot_be_undone_is_named(host: EmulatedHost) -> None:
     host.ipvs.apply([AddService(Service(VIP)), AddServer(VIP, server("10.0.2.2", 1))])
-    plan = [EditServer(VIP, server("10.0.2.2", 5), server("10.0.2.2", 1)), SetSysctl("net.ipv4.vs.nosuch", "1", "0")]
+    plan = [DeleteServer(VIP, server("10.0.2.2", 1)), SetSysctl("net.ipv4.vs.nosuch", "1", "0")]
 
     class Host(EmulatedHost):
-        """Somebody deletes the server between the two steps."""
+        """Somebody deletes the service between the two steps: the server has nowhere to come back to."""
 
         def __init__(self) -> None:
             super().__init__("plan", host.state)

@@ -1,0 +1,134 @@
+"""What a command finds around it: streams, environment variables, the options every command takes, and its host.
+
+One object, made by `main` and handed to every command as click's context object; a test makes its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TextIO
+
+from ipvsctl.errors import IpvsctlError
+from ipvsctl.runtime import runtime_directory
+
+if TYPE_CHECKING:
+    from ipvsctl.host import Host
+
+
+class OutputError(IpvsctlError):
+    """Standard output takes nothing more: a full disk. What the command did is done."""
+
+
+class Environment:
+    """The surroundings of one run. The host is opened when it is first asked for, and closed by `close`."""
+
+    def __init__(
+        self,
+        *,
+        stdin: TextIO | None = None,
+        stdout: TextIO | None = None,
+        stderr: TextIO | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        self.stdin = stdin or sys.stdin
+        self.stdout = stdout or sys.stdout
+        self.stderr = stderr or sys.stderr
+        self.variables = os.environ if variables is None else variables
+        self.host_name = self.variables.get("IPVSCTL_HOST") or "kernel"
+        self.netns: str | None = None
+        self.json = False
+        self.dry_run = False
+        self.verbose = False
+        self.quiet = False
+        self.color = "auto"
+        self._host: Host | None = None
+
+    # -- output -------------------------------------------------------------------------------------------------------
+
+    def write(self, text: str) -> None:
+        """Write lines to standard output, whatever characters they hold; raises OutputError or BrokenPipeError."""
+        with _output():
+            _write(self.stdout, text + "\n")
+
+    def flush(self) -> None:
+        """Have everything written; raises as `write` does."""
+        with _output():
+            self.stdout.flush()
+
+    def say(self, text: str) -> None:
+        """Write lines to standard output unless --quiet."""
+        if not self.quiet:
+            self.write(text)
+
+    def error(self, text: str) -> None:
+        """Write a line to standard error; a reader that went away is no reason to stop half-way."""
+        with suppress(OSError, ValueError):
+            _write(self.stderr, " ".join(text.split("\n")) + "\n")
+            self.stderr.flush()
+
+    @property
+    def coloured(self) -> bool:
+        """Whether standard output gets colours: --color, else NO_COLOR, else whether it is a terminal."""
+        if self.color != "auto":
+            return self.color == "always"
+        if self.variables.get("NO_COLOR") or self.variables.get("TERM") == "dumb":
+            return False
+        return self.stdout.isatty()
+
+    # -- the host -----------------------------------------------------------------------------------------------------
+
+    @property
+    def host(self) -> Host:
+        """The host that --host and --netns name. Tells on standard error what happened to it behind our back.
+
+        Raises what pick.open_host raises.
+        """
+        if self._host is None:
+            from ipvsctl.pick import open_host
+
+            self._host = open_host(self.host_name, self.netns)
+            self._tell(self._host.identity)
+        return self._host
+
+    def _tell(self, identity: str) -> None:
+        """What a timer did, and a plan that was cut off.
+
+        Nearly always there is nothing to tell, and importing the journal would be a sixth of a `list`.
+        """
+        folder = runtime_directory() / "journal" / identity
+        if not (folder / "notice").exists() and not (folder / "running").exists():
+            return
+        from ipvsctl.cli.run import cut_off
+        from ipvsctl.journal import Journals
+
+        journals = Journals(identity)
+        if notice := journals.take_notice():
+            self.error(f"ipvsctl: note: {notice}")
+        if (record := journals.interrupted()) is not None:
+            self.error(f"ipvsctl: warning: {cut_off(record)}")
+
+    def close(self) -> None:
+        host, self._host = self._host, None
+        if host is not None:
+            host.close()
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write the output: {error.strerror or error}") from None
+
+
+def _write(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "ascii"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
