@@ -109,14 +109,14 @@ def _run(
 ) -> None:
     from ipvsctl.plan.execute import execute
 
-    if confirm is not None:
-        from ipvsctl.cli.watcher import start
-
-        record = journals.next_name()
-        journals.set_pending(record, command, confirm)
-        start(env, journals, record, command, confirm)
     try:
         with interruptible(env) as echo:
+            if confirm is not None:
+                from ipvsctl.cli.watcher import start
+
+                record = journals.next_name()
+                journals.set_pending(record, command, confirm)
+                start(env, journals, record, command, confirm)
             execute(changes, env.host, journals.open(command, apply=apply), echo, whole=apply)
     except (IpvsctlError, KeyboardInterrupt):
         # The plan is undone, or its error tells what is left of it: nothing waits for a confirmation any more.

@@ -38,7 +38,7 @@ _ROWS = (
     _row("backup_only", "0", "while the backup daemon runs, leave packets alone: forward nothing, schedule nothing"),
     _row("cache_bypass", "0", "send packets of a transparent cache's clients on to their destination when no cache "
          "server is left"),
-    _row("conn_lfactor", "-4", "how full the connection table may get before it grows: 2 to the power of -value "
+    _row("conn_lfactor", None, "how full the connection table may get before it grows: 2 to the power of -value "
          "buckets for each connection", "vs_vars, ipvs_proc_conn_lfactor", bounds=(-8, 8), kernels="7.1 and later"),
     _row("conn_max", "1073741824", "the most connections the namespace may have", bounds=(0, 1 << 30),
          kernels="7.2 and later"),
@@ -88,7 +88,7 @@ _ROWS = (
          "at packet A only", "proc_do_sync_threshold", kind="pair"),
     _row("sync_version", "1", "format of synchronisation messages: 1, or 0 for backups older than 2.6.39",
          "vs_vars, SYSCTL_ONE", bounds=(0, 1)),
-    _row("svc_lfactor", "-3", "how full the service table may get before it grows: 2 to the power of -value buckets "
+    _row("svc_lfactor", None, "how full the service table may get before it grows: 2 to the power of -value buckets "
          "for each service", "vs_vars, ipvs_proc_svc_lfactor", bounds=(-8, 8), kernels="7.1 and later"),
 )  # fmt: skip
 

@@ -64,7 +64,7 @@ def test_the_helper_needs_ftp_and_nat(cli: Cli) -> None:
     cli("service", "add", FTP)
     cli("server", "add", FTP, "10.0.2.2", "--forward", "tun")
     assert "forward nat" in cli("nfct", "enable", "--helper", "ftp", status=2).err
-    assert f"note: no helper for {FTP}" in cli("nfct", "enable").out
+    assert f"note: no helper for {FTP}" in cli("nfct", "enable").err
     assert chains(cli) == []
 
 

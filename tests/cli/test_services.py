@@ -183,8 +183,10 @@ def test_refusals_have_their_status(web: Cli) -> None:
 
 def test_ports_that_only_nat_could_change_are_noted(cli: Cli) -> None:
     cli("service", "add", WEB)
-    assert "note: only nat changes the port" in cli("server", "add", WEB, "10.0.2.4:81").out
-    assert "note" not in cli("server", "add", WEB, "10.0.2.5:81", "--forward", "nat").out
+    assert "note: only nat changes the port" in cli("server", "add", WEB, "10.0.2.4:81").err
+    assert cli("server", "add", WEB, "10.0.2.5:81", "--forward", "nat").err == ""
+    assert cli("server", "add", WEB, "10.0.2.6:81", "-q").err == ""
+    assert len(cli("server", "add", WEB, "10.0.2.7:81", "-j").json["notes"]) == 1
 
 
 def test_zero_delete_and_clear(web: Cli) -> None:

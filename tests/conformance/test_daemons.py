@@ -115,4 +115,5 @@ def test_timeouts(host: Host) -> None:
 def test_version_and_table(host: Host) -> None:
     info = host.ipvs.info()
     assert info.version == "1.2.1"
-    assert info.table_size == 4096
+    # Kernels whose table grows begin with none.
+    assert info.table_size in (4096, 0)
