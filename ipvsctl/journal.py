@@ -51,11 +51,12 @@ class Journals:
     """The journals of one host instance."""
 
     def __init__(self, identity: str) -> None:
-        self._identity = identity
+        self.identity = identity
+        self._held = False
 
     @property
     def _directory(self) -> Path:
-        return runtime_directory() / "journal" / self._identity
+        return runtime_directory() / "journal" / self.identity
 
     def _make(self) -> Path:
         (runtime_directory() / "journal").mkdir(mode=0o700, exist_ok=True)
@@ -72,12 +73,16 @@ class Journals:
                 if time.monotonic() >= deadline:
                     raise Refused("another ipvsctl is changing this host: wait until it is done, and try again")
                 time.sleep(0.05)
+            self._held = True
             yield
         finally:
+            self._held = False
             os.close(handle)
 
     def is_locked(self) -> bool:
-        """Whether a plan runs now."""
+        """Whether a plan of somebody else runs now."""
+        if self._held:
+            return False
         try:
             handle = os.open(self._directory / "lock", os.O_RDWR | os.O_CLOEXEC)
         except OSError:
@@ -134,10 +139,15 @@ class Journals:
 
     # -- confirmation -------------------------------------------------------------------------------------------------
 
+    @property
+    def pending_path(self) -> Path:
+        """The file that asks for a confirmation."""
+        return self._directory / "pending"
+
     def pending(self) -> dict[str, Any] | None:
         """The apply that waits for confirmation: its record name, command and seconds; None when none does."""
         try:
-            data = json.loads((self._directory / "pending").read_text())
+            data = json.loads(self.pending_path.read_text())
         except (OSError, ValueError):
             return None
         return data if isinstance(data, dict) else None
@@ -147,7 +157,7 @@ class Journals:
         _write(self._make() / "pending", json.dumps({"record": record, "command": command, "seconds": seconds}))
 
     def clear_pending(self) -> None:
-        (self._directory / "pending").unlink(missing_ok=True)
+        self.pending_path.unlink(missing_ok=True)
 
     def notify(self, text: str) -> None:
         """Leave a line for the next command to show."""

@@ -66,9 +66,7 @@ def plan_command(env: Environment, file: str, check: bool, prune: bool) -> int:
     return Exit.REFUSED
 
 
-@click.command(
-    "apply", cls=Command, example=("ipvsctl apply ftp.toml", "ipvsctl apply --prune --confirm 30s ftp.toml")
-)
+@click.command("apply", cls=Command, example=("ipvsctl apply ftp.toml", "ipvsctl apply --prune --confirm 30s ftp.toml"))
 @file_argument
 @click.option(
     "--confirm", type=Duration(1, 86400, fraction=True), metavar="DURATION",

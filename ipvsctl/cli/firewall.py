@@ -58,20 +58,30 @@ def show(env: Environment) -> None:
     example=("ipvsctl firewall apply --dry-run", "ipvsctl firewall apply --protect 192.0.2.1 --forward-policy accept"),
 )
 @click.option(
-    "--backend", type=click.Choice(["auto", "iptables-legacy", "iptables-nft", "nft"]), default="auto", metavar="NAME",
+    "--backend",
+    type=click.Choice(["auto", "iptables-legacy", "iptables-nft", "nft"]),
+    default="auto",
+    metavar="NAME",
     help="What to make the rules with: iptables-legacy, iptables-nft, nft, or auto (default).",
 )
 @click.option(
-    "--protect", multiple=True, metavar="ADDRESS",
+    "--protect",
+    multiple=True,
+    metavar="ADDRESS",
     help="An address of which only the services' ports are to be reachable; may be given more than once (default: "
     "every service's address).",
 )
 @click.option(
-    "--forward-policy", type=click.Choice(["drop", "accept"]), default="drop", metavar="VERDICT",
+    "--forward-policy",
+    type=click.Choice(["drop", "accept"]),
+    default="drop",
+    metavar="VERDICT",
     help="What becomes of other forwarded packets: drop (default), or accept to leave them to other rules.",
 )
 @click.option(
-    "--local-client", multiple=True, metavar="ADDRESS",
+    "--local-client",
+    multiple=True,
+    metavar="ADDRESS",
     help="A real server that may open tcp connections to the director; may be given more than once.",
 )
 @environment

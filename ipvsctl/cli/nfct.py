@@ -108,16 +108,21 @@ def _hooks(found: Found) -> list[str]:
     "enable", example=("ipvsctl nfct enable", "ipvsctl nfct enable --be-liberal --accept-local eth1 --helper ftp")
 )
 @click.option(
-    "--be-liberal/--no-be-liberal", default=None,
+    "--be-liberal/--no-be-liberal",
+    default=None,
     help="Take TCP packets outside the window for valid: for failover and asymmetric paths; FTP does not need it.",
 )
 @click.option(
-    "--snat-reroute/--no-snat-reroute", default=None,
+    "--snat-reroute/--no-snat-reroute",
+    default=None,
     help="Route replies of nat servers again after their source became the virtual address: for several uplinks.",
 )
 @_accept_local
 @click.option(
-    "--helper", type=click.Choice(["ftp"]), multiple=True, metavar="NAME",
+    "--helper",
+    type=click.Choice(["ftp"]),
+    multiple=True,
+    metavar="NAME",
     help="Insist on the conntrack helper ftp for tcp services on port 21: an error when their servers are not nat.",
 )
 @environment

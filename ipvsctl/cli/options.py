@@ -26,6 +26,7 @@ INT_MAX = 2**31 - 1
 LONGEST = 31 * 86400
 """Seconds: the longest timeout that IPVS takes."""
 
+
 class _Service(_ParamType):
     """A virtual service: tcp:ADDRESS:PORT, udp:..., sctp:..., fwmark:MARK[/inet6]."""
 

@@ -63,7 +63,7 @@ def pairs(items: Iterable[tuple[str, object]], indent: str = "") -> list[Line]:
 
 
 def count(number: int, noun: str) -> str:
-    """"1 change", "2 changes"."""
+    """ "1 change", "2 changes"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 

@@ -11,7 +11,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipvsctl.cli.environment import Environment
@@ -37,22 +36,6 @@ class Ended(KeyboardInterrupt):
         self.status = 128 + number
 
 
-class Held(Journals):
-    """The journals of a host whose lock we hold: nobody else's plan runs, so a running record is one cut off."""
-
-    def __init__(self, identity: str) -> None:
-        super().__init__(identity)
-        self.identity = identity
-
-    def is_locked(self) -> bool:
-        return False
-
-    @property
-    def pending_path(self) -> Path:
-        """The file that asks for a confirmation."""
-        return self._directory / "pending"
-
-
 def named(command: str) -> str:
     """A journalled command inside a sentence."""
     kind, _, subject = command.partition(" ")
@@ -68,9 +51,7 @@ def cut_off(record: Record) -> str:
     )
 
 
-def change(
-    env: Environment, command: str, build: Build, *, apply: bool = False, confirm: float | None = None
-) -> int:
+def change(env: Environment, command: str, build: Build, *, apply: bool = False, confirm: float | None = None) -> int:
     """Make the plan that `build` computes, or only print it with --dry-run. Returns the exit status.
 
     `command` is what the journal and `rollback` call it. With `apply` the plan is one that `rollback` goes back to, a
@@ -81,7 +62,7 @@ def change(
     if env.dry_run:
         show_plan(env, build(host))
         return Exit.DONE
-    journals = Held(host.identity)
+    journals = Journals(host.identity)
     with journals.lock():
         if journals.interrupted() is not None:
             raise Refused(
@@ -102,7 +83,7 @@ def _run(
     env: Environment,
     command: str,
     changes: Sequence[Change],
-    journals: Held,
+    journals: Journals,
     *,
     apply: bool,
     confirm: float | None,

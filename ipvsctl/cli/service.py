@@ -148,9 +148,7 @@ def delete(env: Environment, service: ServiceAddress) -> int:
     from ipvsctl.cli.run import change
     from ipvsctl.plan.difference import Plan, delete_service
 
-    return change(
-        env, f"service delete {service}", lambda host: Plan((delete_service(host.ipvs.service(service)),))
-    )
+    return change(env, f"service delete {service}", lambda host: Plan((delete_service(host.ipvs.service(service)),)))
 
 
 @service_command.command("clear", example="ipvsctl service clear --dry-run")

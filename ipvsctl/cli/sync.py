@@ -45,13 +45,23 @@ def show(env: Environment) -> None:
     "--interface", required=True, metavar="DEVICE", shell_complete=completed_by("devices"),
     help="Device to send on or listen on.",
 )  # fmt: skip
-@click.option("--id", "sync_id", type=Number(0, 255), default=0, metavar="NUMBER",
-              help="Only daemons of one id talk to each other, 0..255; a backup with 0 takes any (default: 0).")
+@click.option(
+    "--id",
+    "sync_id",
+    type=Number(0, 255),
+    default=0,
+    metavar="NUMBER",
+    help="Only daemons of one id talk to each other, 0..255; a backup with 0 takes any (default: 0).",
+)
 @click.option("--group", default="", metavar="ADDRESS", help="Multicast group (default: the kernel's, 224.0.0.81).")
 @click.option("--port", type=Number(1, 65535), metavar="PORT", help="UDP port, 1..65535 (default: 8848).")
 @click.option("--ttl", type=Number(1, 255), metavar="NUMBER", help="Hops the packets may go, 1..255 (default: 1).")
-@click.option("--maxlen", type=Number(1, 65507), metavar="BYTES",
-              help="Largest packet, 1..65507 bytes (default: what the device takes).")
+@click.option(
+    "--maxlen",
+    type=Number(1, 65507),
+    metavar="BYTES",
+    help="Largest packet, 1..65507 bytes (default: what the device takes).",
+)
 @environment
 def start(
     env: Environment,

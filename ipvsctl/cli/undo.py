@@ -14,9 +14,8 @@ from ipvsctl.errors import NotFound, UndoFailed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ipvsctl.cli.run import Held
     from ipvsctl.host import Host
-    from ipvsctl.journal import Record
+    from ipvsctl.journal import Journals, Record
     from ipvsctl.plan.execute import Echo
 
 
@@ -29,13 +28,13 @@ def rollback_command(env: Environment, last: bool) -> None:
     A plan that was cut off is undone first, and alone. Without an apply the newest change is undone. What waits for
     `ipvsctl confirm` is undone now. Counters that were zeroed and modules that were loaded stay so.
     """
-    from ipvsctl.cli.run import Held, interruptible
+    from ipvsctl.cli.run import interruptible
     from ipvsctl.journal import Journals
 
     host = env.host
-    journals = Held(host.identity)
+    journals = Journals(host.identity)
     if env.dry_run:
-        _show(env, Journals(host.identity).to_roll_back(last=last))
+        _show(env, journals.to_roll_back(last=last))
         return
     with journals.lock():
         records = journals.to_roll_back(last=last)
@@ -60,9 +59,9 @@ def confirm_command(env: Environment) -> None:
 
     What a plan that was cut off has done so far is kept too, and other changes can be made again.
     """
-    from ipvsctl.cli.run import Held
+    from ipvsctl.journal import Journals
 
-    journals = Held(env.host.identity)
+    journals = Journals(env.host.identity)
     with journals.lock():
         pending, record = journals.pending(), journals.interrupted()
         if pending is None and record is None:
@@ -85,7 +84,7 @@ def confirm_command(env: Environment) -> None:
         env.say(f"{'would confirm' if env.dry_run else 'confirmed'}: {command}")
 
 
-def undo_records(records: Sequence[Record], host: Host, journals: Held, echo: Echo | None = None) -> None:
+def undo_records(records: Sequence[Record], host: Host, journals: Journals, echo: Echo | None = None) -> None:
     """Undo records in order, forgetting each that is undone.
 
     Raises UndoFailed that names what is left; the record it belongs to is kept, and so are those behind it.

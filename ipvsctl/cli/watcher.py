@@ -18,13 +18,13 @@ from ipvsctl.runtime import runtime_directory
 
 if TYPE_CHECKING:
     from ipvsctl.cli.environment import Environment
-    from ipvsctl.cli.run import Held
+    from ipvsctl.journal import Journals
 
 POLL = 0.1
 """Seconds between two looks whether somebody has confirmed."""
 
 
-def start(env: Environment, journals: Held, record: str, command: str, seconds: float) -> None:
+def start(env: Environment, journals: Journals, record: str, command: str, seconds: float) -> None:
     """Fork the timer for the plan that will have a record's name. Call with the lock held and the apply pending."""
     mark = _mark(journals)
     first = os.fork()
@@ -54,7 +54,7 @@ def _detach() -> None:
         os.dup2(null, number)
 
 
-def _mark(journals: Held) -> tuple[int, int] | None:
+def _mark(journals: Journals) -> tuple[int, int] | None:
     """What tells this request for confirmation from a later one of the same name."""
     try:
         found = journals.pending_path.stat()
@@ -64,7 +64,7 @@ def _mark(journals: Held) -> tuple[int, int] | None:
 
 
 def _watch(
-    env: Environment, journals: Held, record: str, command: str, seconds: float, mark: tuple[int, int] | None
+    env: Environment, journals: Journals, record: str, command: str, seconds: float, mark: tuple[int, int] | None
 ) -> None:
     with journals.lock(float("inf")):
         pass
@@ -78,7 +78,7 @@ def _watch(
             _undo(env, journals, record, command, seconds)
 
 
-def _undo(env: Environment, journals: Held, record: str, command: str, seconds: float) -> None:
+def _undo(env: Environment, journals: Journals, record: str, command: str, seconds: float) -> None:
     """Undo the apply and what came after it, with the lock held, and leave word of it."""
     what = f"{named(command)} was not confirmed within {seconds:g}s"
     journals.clear_pending()

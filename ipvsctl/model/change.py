@@ -125,7 +125,8 @@ class SetTimeouts:
     before: Timeouts
 
     def inverse(self) -> tuple[Change, ...]:
-        return (SetTimeouts(self.before, self.before),)
+        new, old = self.timeouts, self.before
+        return (SetTimeouts(old, Timeouts(new.tcp or old.tcp, new.tcp_fin or old.tcp_fin, new.udp or old.udp)),)
 
     def __str__(self) -> str:
         return f"set timeouts{_differences(self.before, self.timeouts, unchanged=0)}"

@@ -122,9 +122,9 @@ def execute(
                 done += [(at + i, c) for i, (c, e) in enumerate(zip(batch, failure.outcome, strict=True)) if e is None]
                 at += next(i for i, error in enumerate(failure.outcome) if error is not None)
                 raise
-            except Refused:
+            except (Refused, KeyboardInterrupt) as failure:
                 # Told of the whole batch, as when the kernel stops answering: any of it may have been made.
-                if isinstance(batch[0], IPVS_CHANGES):
+                if isinstance(batch[0], IPVS_CHANGES) or isinstance(failure, KeyboardInterrupt):
                     done += [(at + i, change) for i, change in enumerate(batch)]
                 raise
             done += [(at + i, change) for i, change in enumerate(batch)]

@@ -6,6 +6,9 @@ module that is not loaded is not asked, and what it would hold is empty.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from ipvsctl.errors import NotPermitted, Unavailable
 from ipvsctl.host import Host
 from ipvsctl.model.director import Found, Wanted
 from ipvsctl.model.status import Timeouts
@@ -38,7 +41,13 @@ def observe_all(host: Host) -> Found:
         "net.netfilter.nf_conntrack_tcp_be_liberal",
         *(name for name in host.sysctl.names("net.ipv4.conf.") if name.endswith(".accept_local")),
     ]
-    return _found(host, names, {}, rules=True, ipvs=True)
+    try:
+        return _found(host, names, {}, rules=True, ipvs=True)
+    except NotPermitted:
+        raise
+    except Unavailable as error:
+        # A host without iptables-legacy is a director all the same; of rules there is nothing to tell.
+        return replace(_found(host, names, {}, rules=False, ipvs=True), notes=(f"no rules: {error}",))
 
 
 def _found(

@@ -213,8 +213,9 @@ def test_roll_back_goes_to_the_last_apply(host: EmulatedHost) -> None:
 
 def test_only_one_changes_a_host_at_a_time(host: EmulatedHost) -> None:
     journals = Journals(host.identity)
+    other = Journals(host.identity)
     with journals.lock():
-        assert journals.is_locked()
-        with pytest.raises(Refused, match="another ipvsctl"), journals.lock(wait=0):
+        assert other.is_locked()
+        with pytest.raises(Refused, match="another ipvsctl"), other.lock(wait=0):
             pass
-    assert not journals.is_locked()
+    assert not other.is_locked()
