@@ -118,7 +118,9 @@ class EmulatedFirewall:
         key = (change.family, change.table)
         if not change.after:
             if change.drops:
+                # A table goes with its module; there is no other namespace here that could have it.
                 self._state.chains.pop(key, None)
+                self._state.modules.discard(_table_module(change))
             elif key in self._state.chains:
                 self._state.chains[key] = ()
             return
@@ -133,12 +135,16 @@ def _refused(change: ReplaceRules, reason: str) -> Refused:
     return Refused(f"cannot {change}: {reason}")
 
 
+def _table_module(change: ReplaceRules) -> str:
+    return f"ip{'6' if change.family == INET6 else ''}table_{change.table}"
+
+
 def _modules(change: ReplaceRules) -> Iterator[str]:
     """Check a change as a whole, and name the modules that it loads; raises Refused."""
     hooks = _HOOKS.get(change.table)
     if hooks is None or change.family not in (INET, INET6):
         raise _refused(change, f"there is no table {change.table!r}")
-    yield f"ip{'6' if change.family == INET6 else ''}table_{change.table}"
+    yield _table_module(change)
     names = [chain.name for chain in change.after]
     for chain in change.after:
         if (chain.family, chain.table) != (change.family, change.table):
@@ -213,7 +219,7 @@ def _as_read_back(chain: OwnChain) -> OwnChain:
     rules = tuple(
         replace(
             rule,
-            protocol=_PROTOCOLS.get(rule.protocol, rule.protocol),
+            protocol=_protocol(rule.protocol),
             source=_network(rule.source),
             destination=_network(rule.destination),
         )
@@ -224,6 +230,11 @@ def _as_read_back(chain: OwnChain) -> OwnChain:
     rest = chain.name.removeprefix(CHAIN_PREFIX)
     hook = next((h for h in _HOOKS[chain.table] if rest == h or rest.startswith(f"{h}-")), "")
     return replace(chain, rules=rules, hook=hook, place="")
+
+
+def _protocol(text: str) -> str:
+    plain = text.removeprefix("!")
+    return text[: len(text) - len(plain)] + _PROTOCOLS.get(plain, plain)
 
 
 def _network(text: str) -> str:

@@ -21,6 +21,9 @@ PROTOCOL = 1
 MAX_REQUEST = 64 * 2**20
 """Bytes of one request with its newline."""
 
+READY = b"ready\n"
+"""What a server writes to its standard output once it listens."""
+
 NAME_LENGTH = 32
 
 _CLASSES: dict[str, type[IpvsctlError]] = {

@@ -15,10 +15,8 @@ from typing import Any
 
 from ipvsctl.emulator import files
 from ipvsctl.emulator.lock import is_held, read
+from ipvsctl.emulator.messages import READY
 from ipvsctl.errors import Unavailable
-
-READY = b"ready\n"
-"""server.READY; the server's own imports are not the client's."""
 
 START_TIMEOUT = 60.0
 """Seconds for a server to start; it takes a tenth of one, under an emulated processor twenty times that."""

@@ -26,11 +26,8 @@ from ipvsctl.emulator import files
 from ipvsctl.emulator.dispatch import Call, answer
 from ipvsctl.emulator.host import EmulatedHost
 from ipvsctl.emulator.lock import PidFile
-from ipvsctl.emulator.messages import MAX_REQUEST, PROTOCOL, check_name
+from ipvsctl.emulator.messages import MAX_REQUEST, PROTOCOL, READY, check_name
 from ipvsctl.errors import IpvsctlError, Refused
-
-READY = b"ready\n"
-"""What a server writes to its standard output once it listens."""
 
 _RECEIVE = 2**18
 _LINES_A_TURN = 32

@@ -37,9 +37,12 @@ def cases(kernel: bool) -> dict[str, tuple[list[str], dict[str, str]]]:
 
 
 def elapsed(words: list[str], environment: dict[str, str]) -> float:
-    """Seconds of one run; its output goes to a pipe that is read, as in a script."""
+    """Seconds of one run; its output goes to a pipe that is read, as in a script.
+
+    Not in the checkout: `python -c` looks for modules in the working directory first, the installed command does not.
+    """
     start = time.perf_counter()
-    done = subprocess.run(words, env=environment, capture_output=True)
+    done = subprocess.run(words, env=environment, capture_output=True, cwd="/")
     seconds = time.perf_counter() - start
     if done.returncode:
         sys.exit(f"{' '.join(words)} ended {done.returncode}: {done.stderr.decode()}")

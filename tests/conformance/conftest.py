@@ -49,8 +49,7 @@ RELEASE = ".".join(os.uname().release.split(".")[:2])
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        host = params.get("host", "")
+        host: str = item.callspec.params.get("host", "") if hasattr(item, "callspec") else ""
         known = KNOWN.get(f"kernel {RELEASE}" if host == "kernel" else host, {})
         name = getattr(item, "originalname", "")
         if name in known:

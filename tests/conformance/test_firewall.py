@@ -91,9 +91,48 @@ def test_chains_may_call_each_other_and_hang_nowhere(host: Host) -> None:
     assert [chain.jump for chain in host.firewall.chains()] == [True, False]
 
 
+def test_rules_read_as_iptables_prints_them(host: Host) -> None:
+    given = (
+        Rule("ACCEPT", protocol="6", source="10.1.2.3/8", destination="192.0.2.1/32"),
+        Rule("ACCEPT", protocol="all", source="0.0.0.0/0"),
+        Rule("ACCEPT", protocol="!17", source="!10.0.0.0/255.0.0.0", in_interface="!eth0"),
+    )
+    read = (
+        Rule("ACCEPT", protocol="tcp", source="10.0.0.0/8", destination="192.0.2.1"),
+        Rule("ACCEPT"),
+        Rule("ACCEPT", protocol="!udp", source="!10.0.0.0/8", in_interface="!eth0"),
+    )
+    host.firewall.replace(change(replace(INPUT, rules=given)))
+    assert host.firewall.chains() == (replace(INPUT, rules=read),)
+    six = Rule("ACCEPT", protocol="58", source="2001:db8:0:0:1::1/64", destination="2001:DB8::1/128")
+    host.firewall.replace(change(replace(INPUT6, rules=(six,))))
+    (chain,) = (chain for chain in host.firewall.chains() if chain.family == INET6)
+    assert chain.rules == (Rule("ACCEPT", protocol="ipv6-icmp", source="2001:db8::/64", destination="2001:db8::1"),)
+
+
 def test_removing_nothing_is_no_error_and_makes_no_table(host: Host) -> None:
     host.firewall.replace(change(table="mangle"))
     assert host.firewall.chains() == ()
+
+
+def test_a_table_stays_until_a_change_drops_it(host: Host) -> None:
+    chain = OwnChain(INET, "security", "IPVSCTL-INPUT", "INPUT", (Rule("RETURN"),))
+    key = (INET, "security")
+    make = replace(change(chain), creates=True)
+    assert key not in host.firewall.tables()
+    host.firewall.replace(make)
+    assert key in host.firewall.tables()
+    assert host.modules.feature("iptable_security").state == "loaded"
+    host.firewall.replace(change(before=(chain,), table="security"))
+    assert host.firewall.chains() == ()
+    assert key in host.firewall.tables()
+    host.firewall.replace(make)
+    (back,) = make.inverse()
+    assert isinstance(back, ReplaceRules)
+    host.firewall.replace(back)
+    assert host.firewall.chains() == ()
+    assert key not in host.firewall.tables()
+    assert host.modules.feature("iptable_security").state == "loadable"
 
 
 def rule(target: str = "ACCEPT", **words: str) -> Rule:

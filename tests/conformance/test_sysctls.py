@@ -66,7 +66,7 @@ def test_ranges(host: Host) -> None:
             host.sysctl.set(name, str(value))
             assert host.sysctl.get(name) == str(value), name
         for value in (row.lowest - 1, row.highest + 1):
-            with pytest.raises(Refused, match="the kernel (does not take|keeps)"):
+            with pytest.raises(Refused, match=r"the kernel (does not take|keeps)"):
                 host.sysctl.set(name, str(value))
                 pytest.fail(f"{name} took {value}")
         host.sysctl.set(name, before)

@@ -230,3 +230,21 @@ def test_a_detached_server_holds_nothing_of_its_starter(folder: Path) -> None:
 
 def test_plain_connections_are_served_too(plain: Plain) -> None:
     assert plain.ask("ipvs.timeouts") == {"id": 1, "ok": {"tcp": 900, "tcp_fin": 120, "udp": 300}}
+
+
+def test_a_command_on_an_emulator_imports_little(lab: RemoteHost) -> None:
+    program = (
+        "import sys\n"
+        "from ipvsctl.emulator.client import RemoteHost\n"
+        "host = RemoteHost.connect('lab')\n"
+        "host.ipvs.services()\n"
+        "print(*sorted(name for name in sys.modules if 'ipvsctl' in name or '.' not in name))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    modules = set(done.stdout.split())
+    assert not modules & {"asyncio", "logging", "subprocess", "uuid", "fcntl", "click", "rich", "pyroute2"}
+    assert {name for name in modules if name.startswith("ipvsctl.")} == {
+        "ipvsctl.emulator", "ipvsctl.emulator.client", "ipvsctl.emulator.files", "ipvsctl.emulator.messages",
+        "ipvsctl.errors", "ipvsctl.formats", "ipvsctl.formats.values", "ipvsctl.host", "ipvsctl.model",
+        "ipvsctl.model.address", "ipvsctl.model.service", "ipvsctl.model.status", "ipvsctl.runtime",
+    }  # fmt: skip
