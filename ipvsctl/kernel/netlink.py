@@ -275,9 +275,11 @@ class GenericNetlink:
         family, flags = self._family, nl.NLM_F_REQUEST
         # Numbers of a chunk follow one another without a wrap: an answer's number minus the first is the index.
         first = self._sequence + 1 if self._sequence < 0xFFFF0000 else 1
-        last = first + len(messages) - 1
+        last = first + len(messages)
         parts = [pack(size + len(m), family, flags, number, 0) + m for number, m in enumerate(messages, first)]
-        parts[-1] = pack(size + len(messages[-1]), family, flags | nl.NLM_F_ACK, last, 0) + messages[-1]
+        # The acknowledgement is asked of a message that does nothing: a change that ends in EINTR, as stopping a
+        # daemon that has hardly started does, is never acknowledged (af_netlink.c, netlink_rcv_skb).
+        parts.append(pack(size, nl.NLMSG_NOOP, flags | nl.NLM_F_ACK, last, 0))
         self._sequence = last
         try:
             channel.send(b"".join(parts))
