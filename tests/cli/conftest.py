@@ -45,6 +45,15 @@ tcp_fin = 130
 """
 
 
+def in_shell(line: str) -> str:
+    """What a command line as a person types it prints, on both streams; `ipvsctl` is this checkout's."""
+    shell = f'ipvsctl() {{ "{sys.executable}" -m ipvsctl "$@"; }}; {line}'
+    done = subprocess.run(
+        ["bash", "-c", shell], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    return done.stdout
+
+
 @dataclass(frozen=True)
 class Result:
     """What a command line ended with."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from ipvsctl.cli.manual import MANUAL, commands, current
 from ipvsctl.errors import Exit
-from tests.cli.conftest import Cli
+from tests.cli.conftest import Cli, in_shell
 
 TOP = Path(__file__).parents[2]
 PAGE = (TOP / MANUAL).read_text()
@@ -51,10 +50,6 @@ def test_the_examples_print_what_the_page_says(cli: Cli) -> None:
         if line.startswith("cat "):
             Path(line.removeprefix("cat ")).write_text(expected)
         elif not line.startswith("export "):
-            shell = f'ipvsctl() {{ "{sys.executable}" -m ipvsctl "$@"; }}; {line}'
-            done = subprocess.run(
-                ["bash", "-c", shell], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-            )
-            assert done.stdout == expected, line
+            assert in_shell(line) == expected, line
             count += 1
     assert count >= 12

@@ -71,7 +71,7 @@ def test_batch_maps_errors_to_messages_and_stops_where_the_caller_stops(controll
     chunk, failures = next(batch)
     assert chunk == range(size, 2 * size)
     assert {index: error.errno for index, error in failures.items()} == {size: errno.ENOENT, size + 7: errno.ENOENT}
-    assert controller._sequence == sent + size
+    assert controller._sequence == sent + size + 1
 
 
 def test_a_chunk_fits_a_datagram(controller: GenericNetlink) -> None:
@@ -225,7 +225,7 @@ def test_waiting_has_an_end(controller: GenericNetlink) -> None:
 
 def test_a_batch_whose_answers_are_lost() -> None:
     channel = scripted(
-        lambda n: [message(n + 1, 2, netlink._CODE.pack(0) + bytes(16))],
+        lambda n: [message(n + 2, 2, netlink._CODE.pack(0) + bytes(16))],
         lambda n: [OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))],  # type: ignore[list-item]
     )
     assert list(channel.batch([b"\1\1\0\0"] * 2)) == [(range(2), {})]
