@@ -14,6 +14,7 @@ from ipvsctl.knowledge.sysctls import find
 from ipvsctl.model.address import INET, INET6, ServiceAddress, parse_ip
 from ipvsctl.model.director import Director, FirewallWish, Found, Nfct, ServiceWish, Wanted
 from ipvsctl.model.rule import Match, OwnChain, Rule
+from ipvsctl.model.status import KERNEL_TIMEOUTS
 
 CONNTRACK = "net.ipv4.vs.conntrack"
 SNAT_REROUTE = "net.ipv4.vs.snat_reroute"
@@ -203,7 +204,24 @@ def director_of(found: Found) -> Director:
         )
         for address, status in found.services.items()
     )
-    return Director(services, _found_nfct(found), _found_firewall(found), (), found.timeouts, found.daemons or None)
+    # Timeouts nobody has set on a host that nobody uses for IPVS say nothing.
+    used = services or found.daemons or found.timeouts != KERNEL_TIMEOUTS
+    return Director(
+        services,
+        _found_nfct(found),
+        _found_firewall(found),
+        tuple(_found_sysctls(found)),
+        found.timeouts if used else None,
+        found.daemons or None,
+    )
+
+
+def _found_sysctls(found: Found) -> Iterator[tuple[str, str]]:
+    """IPVS's sysctls that are not as the kernel starts with, but for those that have words of their own in the file."""
+    for name, value in sorted(found.sysctls.items()):
+        row = find(name) if name.startswith("net.ipv4.vs.") and name not in (CONNTRACK, SNAT_REROUTE) else None
+        if row and row.writable and value is not None and row.default is not None and value != row.default:
+            yield name, value
 
 
 def _found_helpers(chains: Iterable[OwnChain]) -> dict[ServiceAddress, str]:

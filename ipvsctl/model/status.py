@@ -69,6 +69,10 @@ class Timeouts:
                 raise UsageError(f"timeout {name} {value} is out of range, expected 0..{31 * 86400} seconds")
 
 
+KERNEL_TIMEOUTS = Timeouts(900, 120, 300)
+"""What IPVS starts with (ip_vs_proto_tcp.c, ip_vs_proto_udp.c)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Daemon:
     """A connection synchronisation daemon of the kernel (ip_vs_sync.c).

@@ -18,7 +18,6 @@ from ipvsctl.errors import (
     NotTried,
     PlanFailed,
     Refused,
-    Unavailable,
     UndoFailed,
 )
 from ipvsctl.host import BatchError, Host
@@ -32,6 +31,7 @@ from ipvsctl.model.change import (
     SetSysctl,
     StartDaemon,
 )
+from ipvsctl.plan.observe import present
 
 Undo = tuple[int, Change]
 """A change that undoes, with the index of the step it belongs to."""
@@ -82,9 +82,7 @@ def check(changes: Iterable[Change], host: Host) -> None:
             host.sysctl.check_writable(change.name)
         elif type(change) is LoadModule:
             loads.add(change.module)
-            feature = host.modules.feature(change.module)
-            if feature.state == "absent":
-                raise Unavailable(f"cannot {change}: {feature.evidence}; boot a kernel that has it, or --host emulator")
+            present(host, change.module)
         elif type(change) is ReplaceRules:
             host.firewall.backend(change.backend)
         else:

@@ -11,10 +11,7 @@ from dataclasses import replace
 from ipvsctl.errors import NotPermitted, Unavailable
 from ipvsctl.host import Host
 from ipvsctl.model.director import Found, Wanted
-from ipvsctl.model.status import Timeouts
-
-KERNEL_TIMEOUTS = Timeouts(900, 120, 300)
-"""What IPVS starts with (ip_vs_proto_tcp.c, ip_vs_proto_udp.c)."""
+from ipvsctl.model.status import KERNEL_TIMEOUTS
 
 _FORWARDING = "net.ipv4.ip_forward"
 
@@ -22,9 +19,9 @@ _FORWARDING = "net.ipv4.ip_forward"
 def observe(host: Host, wanted: Wanted, *, prune: bool = False) -> Found:
     """The part of the host's state that `difference(wanted, ..., prune)` compares.
 
-    Raises NotPermitted or Unavailable when the host does not let us look.
+    Raises NotPermitted or Unavailable when the host does not let us look, or lacks a module.
     """
-    modules = {name: host.modules.feature(name).state for name in wanted.modules}
+    modules = {name: present(host, name) for name in wanted.modules}
     names = [name for name, _ in wanted.sysctls]
     if _FORWARDING in names:
         names += _overwritten(host)
@@ -33,11 +30,18 @@ def observe(host: Host, wanted: Wanted, *, prune: bool = False) -> Found:
     return _found(host, names, modules, rules=rules, ipvs=ipvs, backend=wanted.backend)
 
 
+def present(host: Host, module: str) -> str:
+    """The state of a module that is needed, "loaded" or "loadable"; raises Unavailable when it is absent."""
+    feature = host.modules.feature(module)
+    if feature.state == "absent":
+        raise Unavailable(f"this kernel has no {module} ({feature.evidence}): boot one that has, or --host emulator")
+    return feature.state
+
+
 def observe_all(host: Host) -> Found:
     """The whole of what a director file can describe."""
     names = [
-        "net.ipv4.vs.conntrack",
-        "net.ipv4.vs.snat_reroute",
+        *host.sysctl.names("net.ipv4.vs."),
         "net.netfilter.nf_conntrack_tcp_be_liberal",
         *(name for name in host.sysctl.names("net.ipv4.conf.") if name.endswith(".accept_local")),
     ]

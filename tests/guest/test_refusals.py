@@ -18,6 +18,8 @@ IPVSCTL = (sys.executable, "-m", "ipvsctl")
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
+    # Asking ipvsadm for the state would bring it, and its sysctls.
+    must("modprobe", "ip_vs")
     with Lab("r") as made:
         yield made
 

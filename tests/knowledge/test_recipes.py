@@ -108,12 +108,14 @@ def test_a_host_that_became_the_director_gives_it_back() -> None:
     both = (wish().servers[0], Server(ServerAddress.parse("10.0.2.3", VIP), "nat"))
     director = Director(
         (ServiceWish(Service(VIP, "rr"), both, "ftp"),),
-        Nfct(True, True, False, ("eth0.100",)), firewall, timeouts=Timeouts(900, 120, 300),
+        Nfct(True, True, False, ("eth0.100",)), firewall, (("net.ipv4.vs.expire_nodest_conn", "1"),),
+        Timeouts(900, 120, 300),
     )  # fmt: skip
     want = wanted(director)
     servers = tuple(ServerStatus(server) for server in reversed(director.services[0].servers))
     found = Found(
-        chains=want.chains or (), sysctls=dict(want.sysctls), timeouts=Timeouts(900, 120, 300),
+        chains=want.chains or (), sysctls={**dict(want.sysctls), "net.ipv4.vs.drop_entry": "0"},
+        timeouts=Timeouts(900, 120, 300),
         services={VIP: ServiceStatus(Service(VIP, "rr"), servers)},
     )  # fmt: skip
     assert director_of(found) == director
