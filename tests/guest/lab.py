@@ -3,6 +3,7 @@
     client 10.0.1.2 --- eth0 10.0.1.1 [director, VIP 192.168.1.100] eth1 10.0.2.1 --- 10.0.2.2 rs1
                                                                     eth2 10.0.3.1 --- 10.0.3.3 rs2
 
+Each address 10.0.N.M has a sister fd00:N::M, and the VIP has 2001:db8::100.
 Real servers answer FTP with pyftpdlib and have the director as their gateway; clients are curl.
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 VIP = "192.168.1.100"
+VIP6 = "2001:db8::100"
 FTP_SERVER = """
 import sys
 from pyftpdlib.authorizers import DummyAuthorizer
@@ -33,7 +35,7 @@ server.serve_forever()
 """
 LISTENER = """
 import socket, sys
-with socket.create_server((sys.argv[1], int(sys.argv[2]))) as server:
+with socket.create_server((sys.argv[1], int(sys.argv[2])), family=socket.AF_INET6, dualstack_ipv6=True) as server:
     print("ready", flush=True)
     while True:
         server.accept()[0].close()
@@ -67,6 +69,7 @@ class Lab:
 
     def __init__(self, tag: str) -> None:
         self.client, self.director, self.rs1, self.rs2 = (f"{tag}-{name}" for name in ("cl", "dir", "rs1", "rs2"))
+        self.roots: dict[str, str] = {}
         self._processes: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Lab:
@@ -99,7 +102,11 @@ class Lab:
             must("ip", "-n", peer, "link", "set", "eth0", "up")
             must("ip", "-n", self.director, "link", "set", device, "up")
             must("ip", "-n", peer, "route", "add", "default", "via", gateway)
+            must("ip", "-n", peer, "addr", "add", f"{sister(address.split('/')[0])}/64", "dev", "eth0", "nodad")
+            must("ip", "-n", self.director, "addr", "add", f"{sister(gateway)}/64", "dev", device, "nodad")
+            must("ip", "-n", peer, "route", "add", "default", "via", sister(gateway))
         must("ip", "-n", self.director, "addr", "add", f"{VIP}/32", "dev", "eth0")
+        must("ip", "-n", self.director, "addr", "add", f"{VIP6}/128", "dev", "eth0", "nodad")
 
     def on(self, namespace: str, *words: str, timeout: float = 120) -> Result:
         return run("ip", "netns", "exec", namespace, *words, timeout=timeout)
@@ -158,6 +165,12 @@ def saved_rules(text: str) -> str:
     """iptables-save's text without its dates and the counters of policies, which traffic changes."""
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return "\n".join(line.split(" [")[0] if line.startswith(":") else line for line in lines)
+
+
+def sister(address: str) -> str:
+    """The IPv6 address beside 10.0.N.M."""
+    _, _, network, host = address.split(".")
+    return f"fd00:{network}::{host}"
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:

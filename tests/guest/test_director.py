@@ -12,7 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.lab import FTP_SERVER, LISTENER, VIP, Lab, curl_modes, ftp_root, kill_group, must, run, saved_rules
+from tests.guest.lab import (
+    FTP_SERVER,
+    LISTENER,
+    VIP,
+    VIP6,
+    Lab,
+    curl_modes,
+    ftp_root,
+    kill_group,
+    must,
+    run,
+)
 
 pytestmark = pytest.mark.guest
 
@@ -44,9 +55,10 @@ SERVICES = f"-A -t {VIP}:21 -s rr\n-a -t {VIP}:21 -r 10.0.2.2:21 -m -w 1\n"
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     base = tmp_path_factory.mktemp("ftp")
     with Lab("d") as made:
-        made.serve(made.rs1, FTP_SERVER, "10.0.2.2", ftp_root(base, "rs1"))
-        made.serve(made.rs2, FTP_SERVER, "10.0.3.3", ftp_root(base, "rs2"))
-        made.serve(made.director, LISTENER, "0.0.0.0", "8080")
+        made.roots = {name: ftp_root(base, name) for name in ("rs1", "rs2")}
+        made.serve(made.rs1, FTP_SERVER, "10.0.2.2", made.roots["rs1"])
+        made.serve(made.rs2, FTP_SERVER, "10.0.3.3", made.roots["rs2"])
+        made.serve(made.director, LISTENER, "::", "8080")
         foreign(made)
         yield made
 
@@ -109,6 +121,22 @@ def test_both_servers_serve_in_turn(lab: Lab, file: Path, clean: dict[str, str])
     assert lab.ipvsctl("apply", str(file)).status == 0
     for _, options in curl_modes():
         assert {lab.fetch(*options).stdout for _ in range(2)} == {"rs1\n", "rs2\n"}
+
+
+def test_ipv6_is_a_family_of_its_own(lab: Lab, file: Path, clean: dict[str, str]) -> None:
+    """The same by IPv6: EPSV and EPRT, rules of ip6tables, forwarding of IPv6."""
+    lab.serve(lab.rs1, FTP_SERVER, "fd00:2::2", lab.roots["rs1"])
+    file.write_text(
+        FTP_TOML.replace("10.0.2.2", "[fd00:2::2]:21").replace(f"tcp:{VIP}", f"tcp:[{VIP6}]").replace(VIP, VIP6)
+    )
+    applied = lab.ipvsctl("apply", str(file))
+    assert applied.status == 0, applied.stderr
+    for mode, options in curl_modes()[1:4:2]:
+        result = lab.fetch(*options, url=f"ftp://[{VIP6}]/name")
+        assert (result.status, result.stdout) == (0, "rs1\n"), f"{mode}: {result.stderr}"
+    closed = lab.on(lab.client, "curl", "-sS", "--connect-timeout", "2", f"http://[{VIP6}]:8080")
+    assert closed.status == 28, f"a closed port answered: {closed.stderr}"
+    assert lab.fetch(url=f"http://{VIP}:8080").status != 28, "the IPv4 address is not the business of this file"
 
 
 def test_twice_changes_nothing_and_drift_is_named_and_mended(lab: Lab, file: Path, clean: dict[str, str]) -> None:
@@ -231,15 +259,3 @@ def test_list_as_json_and_inside_the_namespace(lab: Lab, file: Path, clean: dict
     status = json.loads(lab.ipvsctl("-j", "nfct", "status").stdout)
     assert status["conntrack"] is True
     assert status["be_liberal"] is True
-
-
-def test_a_first_apply_needs_nothing_there(tmp_path: Path) -> None:
-    """On a host that has no rule and no table at all, apply and rollback leave no rule behind."""
-    with Lab("e") as bare:
-        path = tmp_path / "ftp.toml"
-        path.write_text(FTP_TOML)
-        assert bare.ipvsctl("apply", str(path)).status == 0
-        assert bare.ipvsctl("rollback").status == 0
-        left = saved_rules(bare.on(bare.director, "iptables-legacy-save").stdout).splitlines()
-        assert [line for line in left if line.startswith("-A") or "IPVSCTL" in line] == []
-        assert bare.on(bare.director, "ipvsadm", "-Sn").stdout == ""
