@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ipvsctl.errors import NotFound, Refused
+from ipvsctl.errors import NotFound, Refused, UsageError
 from ipvsctl.plan.execute import Undo
 from ipvsctl.runtime import runtime_directory
 
@@ -79,29 +79,24 @@ class Journals:
             self._held = False
             os.close(handle)
 
-    def is_locked(self) -> bool:
-        """Whether a plan of somebody else runs now."""
-        if self._held:
-            return False
-        try:
-            handle = os.open(self._directory / "lock", os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            return not _try_lock(handle)
-        finally:
-            os.close(handle)
-
     def interrupted(self) -> Record | None:
         """The record of a plan whose process died in the middle, or None."""
         path = self._directory / "running"
-        if not path.exists() or self.is_locked():
-            return None
-        return _read(path)
+        if self._held:
+            return _read(path) if path.exists() else None
+        try:
+            handle = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return None  # No plan was ever run here.
+        try:
+            # Read with the lock held: a plan that ends, or begins, this moment is none that was cut off.
+            return _read(path) if _try_lock(handle) and path.exists() else None
+        finally:
+            os.close(handle)
 
     def history(self) -> list[Record]:
         """Finished plans, newest first."""
-        return [_read(path) for path in sorted(self._directory.glob("[0-9]*.undo"), reverse=True)]
+        return [_read(path) for path in reversed(_finished(self._directory))]
 
     def to_roll_back(self, *, last: bool = False) -> list[Record]:
         """The records to undo, in order: a cut-off plan alone, else those back to the last apply, or just the newest.
@@ -110,16 +105,16 @@ class Journals:
         """
         if (cut := self.interrupted()) is not None:
             return [cut]
-        history = self.history()
-        if not history:
+        paths = list(reversed(_finished(self._directory)))
+        if not paths:
             raise NotFound("nothing to roll back: no plan was run on this host since it came up")
-        apply = next((i for i, record in enumerate(history) if record.apply), 0)
-        return history[:1] if last else history[: apply + 1]
+        apply = 0 if last else next((i for i, path in enumerate(paths) if _is_apply(path)), 0)
+        return [_read(path) for path in paths[: apply + 1]]
 
     def since(self, name: str) -> list[Record]:
         """The records to undo so that the plan of a record name and all after it are gone; a cut-off one first."""
         cut = self.interrupted()
-        return ([cut] if cut else []) + [record for record in self.history() if record.path.stem >= name]
+        return ([cut] if cut else []) + [record for record in self.history() if int(record.path.stem) >= int(name)]
 
     def open(self, command: str, *, apply: bool = False) -> FileJournal:
         """A journal for a plan that is about to run; call with the lock held."""
@@ -128,6 +123,10 @@ class Journals:
     def next_name(self) -> str:
         """The name that the next finished record will have."""
         return f"{_last_number(self._directory) + 1:04d}"
+
+    def forget_cut_off(self) -> None:
+        """Remove the record of a cut-off plan, whatever is in it: what is there is accepted."""
+        (self._directory / "running").unlink(missing_ok=True)
 
     def forget(self, record: Record) -> None:
         """Remove a record that has been undone or accepted."""
@@ -204,7 +203,10 @@ class FileJournal:
         self._close()
         number = _last_number(self._directory) + 1
         (self._directory / "running").rename(self._directory / f"{number:04d}.undo")
-        for old in sorted(self._directory.glob("[0-9]*.undo"))[:-KEPT]:
+        done = _finished(self._directory)
+        # `rollback` and the timer of --confirm go back to the last apply: nothing from there on may be lost.
+        last = next((i for i in range(len(done) - 1, -1, -1) if _is_apply(done[i])), len(done))
+        for old in done[: min(last, max(0, len(done) - KEPT))]:
             old.unlink(missing_ok=True)
 
     def drop(self) -> None:
@@ -221,7 +223,17 @@ class FileJournal:
 
 
 def _read(path: Path) -> Record:
-    """Read a record; a last line cut in the middle by the death of its writer is left out: its step had not begun."""
+    """Read a record; raises Refused for one that cannot be understood, as after a change of version."""
+    try:
+        return _parse(path)
+    except (ValueError, LookupError, TypeError, UsageError) as error:
+        raise Refused(
+            f"cannot read the journal {path}: {error}: `ipvsctl confirm` or removing it goes on without this undo"
+        ) from None
+
+
+def _parse(path: Path) -> Record:
+    """A last line cut in the middle by the death of its writer is left out: its step had not begun."""
     from ipvsctl.formats.changes import change_from_dict
 
     lines = path.read_text().split("\n")
@@ -245,6 +257,20 @@ def _read(path: Path) -> Record:
         reach,
         tuple(entry for entry in entries if entry[0] < reach),
     )
+
+
+def _finished(directory: Path) -> list[Path]:
+    """Finished records, oldest first."""
+    return sorted(directory.glob("[0-9]*.undo"), key=lambda path: int(path.stem))
+
+
+def _is_apply(path: Path) -> bool:
+    """Whether a record is of an apply; one that cannot be read is of none."""
+    try:
+        with path.open() as file:
+            return bool(json.loads(file.readline())["apply"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def _last_number(directory: Path) -> int:

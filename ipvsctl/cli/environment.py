@@ -9,9 +9,9 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
-from ipvsctl.errors import IpvsctlError
+from ipvsctl.errors import IpvsctlError, NotPermitted, Refused
 from ipvsctl.runtime import runtime_directory
 
 if TYPE_CHECKING:
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 class OutputError(IpvsctlError):
     """Standard output takes nothing more: a full disk. What the command did is done."""
+
+
+def _closed(mode: str) -> TextIO:
+    """In place of a stream that the caller has closed: nothing comes, and what is written goes nowhere."""
+    return cast(TextIO, open(os.devnull, mode))  # noqa: PTH123 - open as long as the process
 
 
 class Environment:
@@ -33,9 +38,9 @@ class Environment:
         stderr: TextIO | None = None,
         variables: Mapping[str, str] | None = None,
     ) -> None:
-        self.stdin = stdin or sys.stdin
-        self.stdout = stdout or sys.stdout
-        self.stderr = stderr or sys.stderr
+        self.stdin = stdin or sys.stdin or _closed("r")
+        self.stdout = stdout or sys.stdout or _closed("w")
+        self.stderr = stderr or sys.stderr or _closed("w")
         self.variables = os.environ if variables is None else variables
         self.host_name = self.variables.get("IPVSCTL_HOST") or "kernel"
         self.netns: str | None = None
@@ -98,7 +103,11 @@ class Environment:
 
         Nearly always there is nothing to tell, and importing the journal would be a sixth of a `list`.
         """
-        folder = runtime_directory() / "journal" / identity
+        try:
+            folder = runtime_directory() / "journal" / identity
+        except NotPermitted:
+            # Looking needs no journal, and without one there is nothing to tell.
+            return
         if not (folder / "notice").exists() and not (folder / "running").exists():
             return
         from ipvsctl.cli.run import cut_off
@@ -107,7 +116,12 @@ class Environment:
         journals = Journals(identity)
         if notice := journals.take_notice():
             self.error(f"ipvsctl: note: {notice}")
-        if (record := journals.interrupted()) is not None:
+        try:
+            record = journals.interrupted()
+        except Refused as error:
+            self.error(f"ipvsctl: warning: a plan was cut off: {error}")
+            return
+        if record is not None:
             self.error(f"ipvsctl: warning: {cut_off(record)}")
 
     def close(self) -> None:

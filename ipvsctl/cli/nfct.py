@@ -77,7 +77,7 @@ def _status(host: Host) -> dict[str, Any]:
 
 def _helpers(found: Found) -> list[dict[str, str]]:
     """Our helper rules, whether or not their service is there."""
-    from ipvsctl.knowledge.recipes import PREROUTING
+    from ipvsctl.knowledge.recipes import PREROUTING, is_host
     from ipvsctl.model.address import ServiceAddress
 
     helpers = []
@@ -85,7 +85,7 @@ def _helpers(found: Found) -> list[dict[str, str]]:
         for rule in chain.rules if chain.name == PREROUTING else ():
             helper = dict(rule.target_options).get("helper")
             port = next((value for match in rule.matches for name, value in match.options if name == "dport"), "")
-            if helper and port.isdigit():
+            if helper and port.isdigit() and is_host(rule.destination):
                 service = ServiceAddress.of(rule.protocol, rule.destination, int(port))
                 helpers.append({"service": str(service), "helper": helper})
     return helpers
@@ -161,7 +161,9 @@ def enable(
         want = wanted(Director(helped.services, Nfct(True, snat_reroute, be_liberal, accept_local), director.firewall))
         kept = tuple(chain for chain in found.chains if chain.table != "raw")
         raw = tuple(chain for chain in want.chains or () if chain.table == "raw")
-        return plan(host, replace(want, backend=found.backend, chains=(*kept, *raw)), notes)
+        # Without a rule to make or to keep, a host without iptables will do.
+        chains = (*kept, *raw) if raw or found.chains else None
+        return plan(host, replace(want, backend=found.backend, chains=chains), notes)
 
     return change(env, "nfct enable", build)
 
@@ -186,6 +188,6 @@ def disable(env: Environment, accept_local: tuple[str, ...]) -> int:
         names = (recipes.CONNTRACK, recipes.BE_LIBERAL, *map(recipes.accept_local, accept_local))
         sysctls = tuple((name, "0") for name in names if host.sysctl.get(name) is not None)
         kept = tuple(chain for chain in found.chains if chain.table != "raw")
-        return plan(host, Wanted(backend=found.backend, chains=kept, sysctls=sysctls))
+        return plan(host, Wanted(backend=found.backend, chains=kept if found.chains else None, sysctls=sysctls))
 
     return change(env, "nfct disable", build)

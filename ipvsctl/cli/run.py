@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ipvsctl.cli.environment import Environment
-from ipvsctl.errors import Exit, IpvsctlError, Refused
+from ipvsctl.errors import Exit, Refused
 from ipvsctl.journal import Journals, Record
 from ipvsctl.plan.difference import Plan
 
 if TYPE_CHECKING:
     from ipvsctl.host import Host
-    from ipvsctl.model.change import Change
+    from ipvsctl.model.change import AddServer, AddService, Change, StartDaemon
 
 Build = Callable[["Host"], Plan]
 """Looks at a host and says what to change there."""
@@ -99,11 +99,23 @@ def _run(
                 journals.set_pending(record, command, confirm)
                 start(env, journals, record, command, confirm)
             execute(changes, env.host, journals.open(command, apply=apply), echo, whole=apply)
-    except (IpvsctlError, KeyboardInterrupt):
+    except BaseException:
         # The plan is undone, or its error tells what is left of it: nothing waits for a confirmation any more.
         if confirm is not None:
             journals.clear_pending()
         raise
+
+
+def addition(change: AddService | AddServer | StartDaemon, notes: tuple[str, ...] = ()) -> Build:
+    """A plan of one addition; the host is asked first whether it is there already."""
+
+    def build(host: Host) -> Plan:
+        from ipvsctl.plan.observe import refuse_known
+
+        refuse_known(host, change)
+        return Plan((change,), notes)
+
+    return build
 
 
 @contextmanager

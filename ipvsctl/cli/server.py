@@ -67,10 +67,9 @@ def add(env: Environment, service: ServiceAddress, server: ServerAddress, **give
 
     SERVER is ADDRESS (the service's port) or ADDRESS:PORT, an IPv6 address with a port in brackets.
     """
-    from ipvsctl.cli.run import change
+    from ipvsctl.cli.run import addition, change
     from ipvsctl.model.change import AddServer
     from ipvsctl.model.service import Server
-    from ipvsctl.plan.difference import Plan
 
     forward = given["forward"] or ("tun" if given["tunnel"] else "dr")
     wanted = Server(
@@ -81,9 +80,8 @@ def add(env: Environment, service: ServiceAddress, server: ServerAddress, **give
         given["lower"] or 0,
         _tunnel(given, None),
     ).check(service)
-    return change(
-        env, f"server add {service} {server}", lambda _: Plan((AddServer(service, wanted),), _notes(service, wanted))
-    )
+    build = addition(AddServer(service, wanted), _notes(service, wanted))
+    return change(env, f"server add {service} {server}", build)
 
 
 @server_command.command("edit", example="ipvsctl server edit tcp:192.0.2.1:80 10.0.2.2:8080 --weight 0")

@@ -67,10 +67,9 @@ def add(env: Environment, service: ServiceAddress, **given: Any) -> int:
     SERVICE is tcp:ADDRESS:PORT, udp:ADDRESS:PORT, sctp:ADDRESS:PORT (an IPv6 ADDRESS in brackets), fwmark:MARK, or
     fwmark:MARK/inet6. Port 0 is every port, for persistent services.
     """
-    from ipvsctl.cli.run import change
+    from ipvsctl.cli.run import addition, change
     from ipvsctl.model.change import AddService
     from ipvsctl.model.service import Service
-    from ipvsctl.plan.difference import Plan
 
     wanted = Service(
         service,
@@ -80,7 +79,7 @@ def add(env: Environment, service: ServiceAddress, **given: Any) -> int:
         given["netmask"],
         given["pe"],
     ).check()
-    return change(env, f"service add {service}", lambda _: Plan((AddService(wanted),)))
+    return change(env, f"service add {service}", addition(AddService(wanted)))
 
 
 @service_command.command(
@@ -129,7 +128,8 @@ def _edited(service: Service, given: dict[str, Any]) -> Service:
     flags = tuple(flag for flag in service.flags if flag != "ops")
     if given["flags"] or given["no_flags"]:
         flags = given["flags"]
-    values: dict[str, Any] = {"flags": (*flags, *(["ops"] if ops else []))}
+    ops = ops or ("ops" in flags and given["ops"] is None)
+    values: dict[str, Any] = {"flags": (*(flag for flag in flags if flag != "ops"), *(["ops"] if ops else []))}
     if given["no_persistent"]:
         values |= {"persistent": None, "netmask": None, "pe": None}
     for name in ("persistent", "netmask", "pe"):

@@ -77,15 +77,14 @@ def start(
 
     ROLE is master (sends its connections) or backup (receives them); a director may run both.
     """
-    from ipvsctl.cli.run import change
+    from ipvsctl.cli.run import addition, change
     from ipvsctl.model.address import parse_ip
     from ipvsctl.model.change import StartDaemon
     from ipvsctl.model.status import Daemon
-    from ipvsctl.plan.difference import Plan
 
     address = parse_ip(group)[1] if group else ""
     daemon = Daemon(role, interface, sync_id, maxlen or 0, address, port or 0, ttl or 0)
-    return change(env, f"sync start {role}", lambda _: Plan((StartDaemon(daemon),)))
+    return change(env, f"sync start {role}", addition(StartDaemon(daemon)))
 
 
 @sync_command.command("stop", example="ipvsctl sync stop master")

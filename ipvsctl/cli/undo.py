@@ -9,7 +9,7 @@ import click
 from ipvsctl.cli.environment import Environment
 from ipvsctl.cli.options import environment
 from ipvsctl.cli.tree import Command
-from ipvsctl.errors import NotFound, UndoFailed
+from ipvsctl.errors import NotFound, Refused, UndoFailed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,10 +39,14 @@ def rollback_command(env: Environment, last: bool) -> None:
     with journals.lock():
         records = journals.to_roll_back(last=last)
         pending = journals.pending()
-        if pending is not None and any(record.path.stem in ("running", pending.get("record")) for record in records):
-            journals.clear_pending()
+        asked = pending.get("record") if pending is not None else None
+        if asked is not None and not any(record.path.stem == asked for record in journals.history()):
+            asked = "running"  # The apply itself was cut off.
         with interruptible(env) as echo:
             undo_records(records, host, journals, echo)
+        # Only now: when the undo is interrupted or fails, the timer tries it again.
+        if any(record.path.stem == asked for record in records):
+            journals.clear_pending()
     if env.json:
         from ipvsctl.cli.output import print_json
 
@@ -63,18 +67,21 @@ def confirm_command(env: Environment) -> None:
 
     journals = Journals(env.host.identity)
     with journals.lock():
-        pending, record = journals.pending(), journals.interrupted()
-        if pending is None and record is None:
-            raise NotFound("nothing waits for confirmation")
         kept = []
+        pending, record = journals.pending(), None
+        try:
+            record = journals.interrupted()
+        except Refused:
+            kept.append("a plan that was cut off, whose journal cannot be read")
+        if pending is None and record is None and not kept:
+            raise NotFound("nothing waits for confirmation")
         if record is not None:
             kept.append(f"{record.command} (cut off at step {record.reach} of {record.steps})")
         if pending is not None and (record is None or record.command != pending.get("command")):
             kept.append(str(pending.get("command")))
         if not env.dry_run:
             journals.clear_pending()
-            if record is not None:
-                journals.forget(record)
+            journals.forget_cut_off()
     if env.json:
         from ipvsctl.cli.output import print_json
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ipvsctl.cli.run import named
 from ipvsctl.cli.undo import undo_records
+from ipvsctl.errors import Refused
 from ipvsctl.runtime import runtime_directory
 
 if TYPE_CHECKING:
@@ -29,16 +30,19 @@ def start(env: Environment, journals: Journals, record: str, command: str, secon
     mark = _mark(journals)
     first = os.fork()
     if first:
-        os.waitpid(first, 0)
+        if os.waitpid(first, 0)[1]:
+            raise Refused("cannot start the timer of --confirm: no process can be started")
         return
+    status = 1
     try:
         os.setsid()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         if os.fork() == 0:
             _detach()
             _watch(env, journals, record, command, seconds, mark)
+        status = 0
     finally:
-        os._exit(0)
+        os._exit(status)
 
 
 def _detach() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ipvsctl.emulator import files
 from ipvsctl.emulator.messages import PROTOCOL, check_name, error_from_dict
-from ipvsctl.errors import IpvsctlError, NotFound, NotPermitted, Unavailable
+from ipvsctl.errors import IpvsctlError, NotFound, NotPermitted, Refused, Unavailable
 from ipvsctl.formats import values
 from ipvsctl.host import BatchError, Feature
 
@@ -106,6 +106,8 @@ class RemoteIpvs:
                 outcome += [None] * len(part)
             except BatchError as failure:
                 outcome += failure.outcome
+            except Unavailable as error:
+                raise Refused(f"cannot tell what the emulator changed: {error}") from None
         if any(outcome):
             raise BatchError(outcome)
 

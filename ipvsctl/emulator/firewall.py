@@ -171,7 +171,9 @@ def _rule_modules(change: ReplaceRules, rule: Rule) -> Iterator[str]:
         if len(device.removeprefix("!")) > _DEVICE_LENGTH:
             raise _refused(change, f"{subject}: {device!r} is not a device name of 1..{_DEVICE_LENGTH} characters")
     protocol = rule.protocol.removeprefix("!")
-    if protocol not in _PROTOCOL_NAMES and not (protocol.isascii() and protocol.isdigit() and int(protocol) < 256):
+    if protocol not in _PROTOCOL_NAMES and not (
+        protocol.isascii() and protocol.isdigit() and len(protocol) < 4 and int(protocol) < 256
+    ):
         raise _refused(change, f"{subject}: {rule.protocol!r} is not a protocol that a rule can name")
     for match in rule.matches:
         yield from _match_modules(change, rule, match)

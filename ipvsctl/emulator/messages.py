@@ -35,7 +35,7 @@ _CLASSES: dict[str, type[IpvsctlError]] = {
 
 def check_name(name: str) -> str:
     """The name of an emulator, 1..32 ASCII letters, digits, "_" and "-"; raises UsageError for another."""
-    plain = name.isascii() and name.replace("-", "a").replace("_", "a").isalnum()
+    plain = name[:1].isalnum() and name.isascii() and name.replace("-", "a").replace("_", "a").isalnum()
     if not plain or len(name) > NAME_LENGTH:
         raise UsageError(f"{name!r} is not a name for an emulator, expected 1..{NAME_LENGTH} of A-Z a-z 0-9 _ -")
     return name

@@ -11,6 +11,7 @@ import ctypes
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ipvsctl.kernel.modules import PROGRAMS
@@ -31,7 +32,9 @@ def let_go(family: int, table: str) -> bool:
     module = f"{'ip6table' if family == INET6 else 'iptable'}_{table}"
     program = next((file for folder in PROGRAMS if os.access(file := f"{folder}/rmmod", os.X_OK)), None)
     if program is not None:
-        subprocess.run([program, module], stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+        # Refused or late, the table just stays.
+        with suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run([program, module], stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
     return table not in existing_tables(family)
 
 
@@ -40,14 +43,15 @@ def _tables_of_others(family: int) -> Iterator[list[str]]:
     name = "ip6_tables_names" if family == INET6 else "ip_tables_names"
     seen = {_inode(Path("/proc/self/ns/net"))}
     for process in Path("/proc").iterdir():
-        inode = _inode(process / "ns/net") if process.name.isdigit() else 0
-        if inode and inode not in seen:
-            seen.add(inode)
-            try:
+        if not process.name.isdigit():
+            continue
+        try:
+            if (inode := _inode(process / "ns/net")) not in seen:
+                seen.add(inode)
                 yield (process / "net" / name).read_text().split()
-            except OSError:
-                # It ended meanwhile, or its kernel tables cannot be seen: then nothing may be taken away.
-                yield [] if not process.exists() else [*_EVERY]
+        except OSError:
+            # It ended meanwhile, or we may not look: then nothing may be taken away.
+            yield [*_EVERY] if (process / "ns").exists() else []
     for mount in _NAMED.iterdir() if _NAMED.is_dir() else ():
         if (inode := _inode(mount)) not in seen:
             seen.add(inode)
@@ -58,11 +62,7 @@ _EVERY = ("filter", "raw", "mangle", "nat", "security")
 
 
 def _inode(path: Path) -> int:
-    """The number of a namespace; 0 when its process is gone."""
-    try:
-        return path.stat().st_ino
-    except OSError:
-        return 0
+    return path.stat().st_ino
 
 
 def _read_inside(mount: Path, family: int) -> list[str]:

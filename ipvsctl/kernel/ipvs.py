@@ -85,10 +85,6 @@ class KernelIpvs:
                     break
         except OSError as error:
             raise _failure("change IPVS", error) from None
-        except IpvsctlError as error:
-            if not outcome:
-                raise
-            rest = error
         if rest is None:
             return
         # Lacking privilege is no property of a change: it is the answer to the whole call.

@@ -136,9 +136,9 @@ class GenericNetlink:
             stop = self._chunk(channel, messages, start)
             try:
                 failures = self._send_chunk(channel, messages[start:stop])
-            except OSError as error:
+            except (OSError, Unavailable) as error:
                 self.close()
-                raise Refused(f"cannot tell what the kernel changed: {error.strerror}: see ipvsctl list") from None
+                raise Refused(f"cannot tell what the kernel changed: {error}: see ipvsctl list") from None
             except BaseException:
                 self.close()
                 raise

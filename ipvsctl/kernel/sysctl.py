@@ -43,7 +43,7 @@ class KernelSysctl:
         """
         file = self._file(name)
         wanted = _normal(value)
-        if "\0" in value:
+        if "\0" in value or not value.isascii():
             raise UsageError(f"cannot set {name} to {value!r}: expected a number or words")
         before = self.get(name) if file.exists() and os.access(file, os.R_OK, effective_ids=True) else None
         try:

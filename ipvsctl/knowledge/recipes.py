@@ -8,6 +8,7 @@ Linux 4.7 and gone since 6.0; nf_conntrack_helper.c). They stand in chains of ou
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from ipvsctl.errors import UsageError
 from ipvsctl.knowledge.sysctls import find
@@ -27,6 +28,9 @@ FORWARD = "IPVSCTL-FORWARD"
 FORWARD_DROP = "IPVSCTL-FORWARD-DROP"
 PREROUTING = "IPVSCTL-PREROUTING"
 OUTPUT = "IPVSCTL-OUTPUT"
+
+HELPED = {"ftp": 21}
+"""The port that a helper is for when its service is on every port (kernel-wide: nf_conntrack_ftp's own)."""
 
 _TRACKED = Match("conntrack", (("ctstate", "RELATED,ESTABLISHED"),))
 _PROTOCOLS = ("tcp", "udp", "sctp")
@@ -75,7 +79,7 @@ def helper_chains(services: Iterable[ServiceWish], local_clients: bool) -> list[
                     "CT",
                     protocol=address.protocol,
                     destination=address.address,
-                    matches=(Match(address.protocol, (("dport", str(address.port)),)),),
+                    matches=(Match(address.protocol, (("dport", str(address.port or HELPED[wish.helper])),)),),
                     target_options=(("helper", wish.helper),),
                 )
             )
@@ -167,15 +171,24 @@ def _sysctls(director: Director) -> dict[str, str]:
             values[name] = "1" if flag else "0"
     for device in nfct.accept_local:
         values[accept_local(device)] = "1"
-    values |= dict(director.sysctls)
+    named = dict(director.sysctls)
     # Replies of nat servers are forwarded by the director (S15), and so are those of dr and tun servers whose gateway
     # it is, which is what accept_local is for (S2).
     families = {wish.service.address.family for wish in director.services for s in wish.servers if s.forward == "nat"}
+    implied = {}
     if INET in families or nfct.accept_local:
-        values.setdefault(IP_FORWARD, "1")
+        implied[IP_FORWARD] = "1"
     if INET6 in families:
-        values.setdefault(IP6_FORWARD, "1")
-    return values
+        implied[IP6_FORWARD] = "1"
+    # What is general first: setting it sets what is particular to a device as well.
+    rest = sorted((implied | named).items(), key=lambda item: _generality(item[0]))
+    return values | dict(rest)
+
+
+def _generality(name: str) -> int:
+    if name == IP_FORWARD:
+        return 0
+    return 1 if ".conf.all." in name else 2 if ".conf.default." in name else 3
 
 
 def _notes(director: Director) -> Iterator[str]:
@@ -196,6 +209,11 @@ def director_of(found: Found) -> Director:
     Servers are given oldest first: applying the file elsewhere leaves them in the kernel's order.
     """
     helpers = _found_helpers(found.chains)
+    for address in found.services:
+        # The rule for a service on every port names the port of the protocol.
+        port = replace(address, port=HELPED["ftp"])
+        if not address.port and port in helpers and port not in found.services:
+            helpers[address] = helpers[port]
     services = tuple(
         ServiceWish(
             status.service,
@@ -224,12 +242,21 @@ def _found_sysctls(found: Found) -> Iterator[tuple[str, str]]:
             yield name, value
 
 
+def is_host(text: str) -> bool:
+    """Whether a rule's address is a single one: a rule made by hand may say a network, or nothing."""
+    try:
+        parse_ip(text)
+    except UsageError:
+        return False
+    return True
+
+
 def _found_helpers(chains: Iterable[OwnChain]) -> dict[ServiceAddress, str]:
     helpers = {}
     for chain in chains:
         for rule in chain.rules if chain.name == PREROUTING else ():
             port = dict(rule.matches[0].options).get("dport", "") if rule.matches else ""
-            if rule.target == "CT" and port.isdigit() and rule.destination:
+            if rule.target == "CT" and port.isdigit() and is_host(rule.destination):
                 address = ServiceAddress(rule.protocol, chain.family, rule.destination, int(port))
                 helpers[address] = dict(rule.target_options).get("helper", "")
     return helpers
@@ -255,7 +282,7 @@ def _found_firewall(found: Found) -> FirewallWish | None:
     if not chains:
         return None
     rules = [rule for chain in chains if chain.name == INPUT for rule in chain.rules]
-    protect = dict.fromkeys(rule.destination for rule in rules if rule.target == "DROP" and rule.destination)
-    clients = dict.fromkeys(rule.source for rule in rules if rule.target == "ACCEPT" and rule.source)
+    protect = dict.fromkeys(rule.destination for rule in rules if rule.target == "DROP" and is_host(rule.destination))
+    clients = dict.fromkeys(rule.source for rule in rules if rule.target == "ACCEPT" and is_host(rule.source))
     drop = any(chain.name == FORWARD_DROP for chain in chains)
     return FirewallWish(found.backend, tuple(protect), "drop" if drop else "accept", tuple(clients))

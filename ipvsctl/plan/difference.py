@@ -30,6 +30,15 @@ from ipvsctl.model.director import Found, ServiceWish, Wanted
 from ipvsctl.model.rule import OwnChain
 from ipvsctl.model.status import Daemon, ServiceStatus, Timeouts
 
+FORWARDING = {
+    "net.ipv4.ip_forward": "net.ipv4.conf.",
+    "net.ipv4.conf.all.forwarding": "net.ipv4.conf.",
+    "net.ipv6.conf.all.forwarding": "net.ipv6.conf.",
+}
+"""Sysctls that overwrite others when they are set, and where those are."""
+
+_DEFENSES = tuple(f"net.ipv4.vs.{name}" for name in ("drop_entry", "drop_packet", "secure_tcp"))
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -106,23 +115,34 @@ def rule_changes(wanted: tuple[OwnChain, ...], found: Found) -> Iterator[Replace
 
 def sysctl_changes(sysctls: tuple[tuple[str, str], ...], found: Found) -> Iterator[SetSysctl]:
     """Changes of the sysctls whose value differs; one that does not exist yet is expected to when its turn comes."""
+    overwritten: set[str] = set()
     for name, value in sysctls:
         before = found.sysctls.get(name)
-        if before is None or before.split() != value.split():
-            yield SetSysctl(name, value, before, _resets(name, found))
+        same = before is not None and (before.split() == value.split() or _switched(name, before, value))
+        if not same or name in overwritten:
+            change = SetSysctl(name, value, before, _resets(name, found))
+            overwritten.update(other for other, _ in change.resets)
+            yield change
 
 
 def _resets(name: str, found: Found) -> tuple[tuple[str, str], ...]:
-    """Values that setting ip_forward overwrites: every device's forwarding, and accept_redirects of all."""
-    if name != "net.ipv4.ip_forward":
+    """Values that setting a general forwarding sysctl overwrites: every device's, and accept_redirects of all."""
+    prefix = FORWARDING.get(name)
+    if prefix is None:
         return ()
+    others = {"net.ipv4.ip_forward", "net.ipv4.conf.all.accept_redirects"} if prefix == "net.ipv4.conf." else set()
     return tuple(
         (other, value)
         for other, value in sorted(found.sysctls.items())
         if value is not None
-        and other.startswith("net.ipv4.conf.")
-        and (other.endswith(".forwarding") or other == "net.ipv4.conf.all.accept_redirects")
+        and other != name
+        and (other in others or (other.startswith(prefix) and other.endswith(".forwarding")))
     )
+
+
+def _switched(name: str, before: str, value: str) -> bool:
+    """In modes 1 and 2 these switch between the two by themselves (ip_vs_ctl.c: update_defense_level)."""
+    return name in _DEFENSES and {before, value} == {"1", "2"}
 
 
 def _timeouts(wanted: Timeouts, found: Timeouts) -> SetTimeouts | None:

@@ -18,6 +18,7 @@ from ipvsctl.errors import (
     NotTried,
     PlanFailed,
     Refused,
+    Unavailable,
     UndoFailed,
 )
 from ipvsctl.host import BatchError, Host
@@ -26,6 +27,8 @@ from ipvsctl.model.change import (
     AddServer,
     AddService,
     Change,
+    EditServer,
+    EditService,
     LoadModule,
     ReplaceRules,
     SetSysctl,
@@ -120,14 +123,19 @@ def execute(
                 done += [(at + i, c) for i, (c, e) in enumerate(zip(batch, failure.outcome, strict=True)) if e is None]
                 at += next(i for i, error in enumerate(failure.outcome) if error is not None)
                 raise
-            except (Refused, KeyboardInterrupt) as failure:
+            except Exception as failure:
                 # Told of the whole batch, as when the kernel stops answering: any of it may have been made.
-                if isinstance(batch[0], IPVS_CHANGES) or isinstance(failure, KeyboardInterrupt):
+                unsure = isinstance(failure, Refused) and isinstance(batch[0], IPVS_CHANGES)
+                if unsure or not isinstance(failure, IpvsctlError):
                     done += [(at + i, change) for i, change in enumerate(batch)]
+                raise
+            except KeyboardInterrupt:
+                done += [(at + i, change) for i, change in enumerate(batch)]
                 raise
             done += [(at + i, change) for i, change in enumerate(batch)]
             at = end
-    except (BatchError, IpvsctlError, KeyboardInterrupt) as failure:
+    except (Exception, KeyboardInterrupt) as failure:
+        # Whatever it is, a full disk under the journal or a fault of ours: nothing half-done is left behind.
         _undo_failed(changes, at, done, host, journal, failure, whole=whole)
     journal.finish()
 
@@ -176,12 +184,25 @@ def _run_undo(batch: Sequence[Change], host: Host) -> list[str]:
                 for change, error in pairs
                 if error is not None and not isinstance(error, NotTried) and not _gone(change, error)
             ]
-            batch = [change for change, error in pairs if isinstance(error, NotTried)]
+            # Back already, but by somebody else and perhaps differently: then set to what it was.
+            again = [_setting(change) for change, error in pairs if isinstance(error, AlreadyExists)]
+            rest = [change for change, error in pairs if isinstance(error, NotTried)]
+            batch = [*rest, *(change for change in again if change is not None)]
         except IpvsctlError as error:
             if not _gone(batch[0], error):
                 left.append(str(error))
             break
     return left
+
+
+def _setting(change: Change) -> Change | None:
+    """The edit that sets an object which is there to what an addition would have made it."""
+    match change:
+        case AddService(service):
+            return EditService(service, service)
+        case AddServer(address, server):
+            return EditServer(address, server, server)
+    return None
 
 
 def _gone(change: Change, error: IpvsctlError) -> bool:
@@ -215,7 +236,8 @@ def _undo_failed(
     journal.drop()
     if isinstance(failure, KeyboardInterrupt):
         raise failure
-    if not whole and not any(type(change) is not LoadModule for _, change in done):
+    changed = any(type(change) is not LoadModule for _, change in done)
+    if not changed and (not whole or isinstance(cause, Unavailable)):
         raise cause
     loaded = [change.module for _, change in done if type(change) is LoadModule]
     kept = f" (modules stay loaded: {', '.join(loaded)})" if loaded else ""

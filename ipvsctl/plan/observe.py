@@ -6,14 +6,15 @@ module that is not loaded is not asked, and what it would hold is empty.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 
-from ipvsctl.errors import NotPermitted, Unavailable
-from ipvsctl.host import Host
+from ipvsctl.errors import NotFound, NotPermitted, Unavailable
+from ipvsctl.host import Host, refusal
+from ipvsctl.model.change import AddServer, AddService, StartDaemon
 from ipvsctl.model.director import Found, Wanted
 from ipvsctl.model.status import KERNEL_TIMEOUTS
-
-_FORWARDING = "net.ipv4.ip_forward"
+from ipvsctl.plan.difference import FORWARDING
 
 
 def observe(host: Host, wanted: Wanted, *, prune: bool = False) -> Found:
@@ -23,11 +24,22 @@ def observe(host: Host, wanted: Wanted, *, prune: bool = False) -> Found:
     """
     modules = {name: present(host, name) for name in wanted.modules}
     names = [name for name, _ in wanted.sysctls]
-    if _FORWARDING in names:
-        names += _overwritten(host)
-    rules = wanted.chains is not None or prune
+    for name, prefix in FORWARDING.items():
+        if name in names:
+            names += _overwritten(host, prefix)
+    rules = wanted.chains is not None or (prune and _has_rules(host))
     ipvs = wanted.services is not None or wanted.timeouts is not None or wanted.daemons is not None or prune
     return _found(host, names, modules, rules=rules, ipvs=ipvs, backend=wanted.backend)
+
+
+def _has_rules(host: Host) -> bool:
+    """Whether there are rules of ours; a host without iptables has none."""
+    try:
+        return bool(host.firewall.tables() and host.firewall.chains())
+    except NotPermitted:
+        raise
+    except Unavailable:
+        return False
 
 
 def present(host: Host, module: str) -> str:
@@ -36,6 +48,30 @@ def present(host: Host, module: str) -> str:
     if feature.state == "absent":
         raise Unavailable(f"this kernel has no {module} ({feature.evidence}): boot one that has, or --host emulator")
     return feature.state
+
+
+def refuse_known(host: Host, change: AddService | AddServer | StartDaemon) -> None:
+    """Raise what the host would answer to an addition, as far as looking tells; where IPVS is not loaded, nothing.
+
+    An addition that is refused must not get into a journal: what undoes it would take away what was there before.
+    """
+    if host.modules.feature("ip_vs").state != "loaded":
+        return
+    number = 0
+    if isinstance(change, StartDaemon):
+        number = errno.EEXIST if any(d.role == change.daemon.role for d in host.ipvs.daemons()) else 0
+    else:
+        server = change.server.address if isinstance(change, AddServer) else None
+        address = change.service.address if isinstance(change, AddService) else change.service
+        try:
+            status = host.ipvs.service(address)
+        except NotFound:
+            number = errno.ESRCH if server else 0
+        else:
+            there = server is None or any(each.server.address == server for each in status.servers)
+            number = errno.EEXIST if there else 0
+    if number:
+        raise refusal(change, number, "")
 
 
 def observe_all(host: Host) -> Found:
@@ -71,7 +107,7 @@ def _found(
     )
 
 
-def _overwritten(host: Host) -> list[str]:
-    """Sysctls that the kernel sets when ip_forward changes (devinet.c, inet_forward_change)."""
-    devices = [name for name in host.sysctl.names("net.ipv4.conf.") if name.endswith(".forwarding")]
-    return [*devices, "net.ipv4.conf.all.accept_redirects"]
+def _overwritten(host: Host, prefix: str) -> list[str]:
+    """Sysctls that the kernel sets when forwarding changes (devinet.c: inet_forward_change, addrconf.c)."""
+    devices = [name for name in host.sysctl.names(prefix) if name.endswith(".forwarding")]
+    return [*devices, "net.ipv4.ip_forward", "net.ipv4.conf.all.accept_redirects"]

@@ -161,3 +161,21 @@ def test_a_missing_jump_is_a_difference() -> None:
         ReplaceRules("iptables-legacy", INET, "filter", (chain,), (lost,)),
     )
     assert changes(wish, Found(chains=(moved,), tables=there)) == ()
+
+
+def test_a_general_sysctl_comes_before_the_particular_ones_it_overwrites() -> None:
+    wish = wanted(
+        Director(
+            services=(ServiceWish(Service(VIP, "rr"), (server("10.0.2.2"),)),),
+            sysctls=(("net.ipv4.conf.eth0.forwarding", "0"),),
+        )
+    )
+    state = Found(sysctls={"net.ipv4.ip_forward": "0", "net.ipv4.conf.eth0.forwarding": "0"})
+    plan = [change for change in changes(wish, state) if isinstance(change, SetSysctl)]
+    assert [change.name for change in plan] == ["net.ipv4.ip_forward", "net.ipv4.conf.eth0.forwarding"]
+
+
+def test_defences_that_switch_themselves_on_are_not_a_difference() -> None:
+    wish = Wanted(sysctls=(("net.ipv4.vs.drop_entry", "2"),))
+    assert changes(wish, Found(sysctls={"net.ipv4.vs.drop_entry": "1"})) == ()
+    assert len(changes(wish, Found(sysctls={"net.ipv4.vs.drop_entry": "3"}))) == 1

@@ -214,8 +214,59 @@ def test_roll_back_goes_to_the_last_apply(host: EmulatedHost) -> None:
 def test_only_one_changes_a_host_at_a_time(host: EmulatedHost) -> None:
     journals = Journals(host.identity)
     other = Journals(host.identity)
-    with journals.lock():
-        assert other.is_locked()
-        with pytest.raises(Refused, match="another ipvsctl"), other.lock(wait=0):
-            pass
-    assert not other.is_locked()
+    with journals.lock(), pytest.raises(Refused, match="another ipvsctl"), other.lock(wait=0):
+        pass
+    with other.lock(wait=0):
+        pass
+
+
+def test_the_last_apply_is_never_forgotten(host: EmulatedHost) -> None:
+    """However many single commands follow it, and however many plans there have been."""
+    journals = Journals(host.identity)
+    execute(ftp_plan(host), host, journal(host))
+    for weight in range(2, 40):
+        change = EditServer(VIP, server("10.0.2.2", weight), server("10.0.2.2", weight - 1))
+        execute([change], host, journal(host, apply=False))
+    assert journals.to_roll_back()[-1].apply
+    newest = journals.history()[0].path
+    newest.rename(newest.with_name("9999.undo"))
+    execute([EditServer(VIP, server("10.0.2.2", 1), server("10.0.2.2", 39))], host, journal(host))
+    assert journals.history()[0].path.name == "10000.undo"
+    assert [record.path.stem for record in journals.since("10000")] == ["10000"]
+
+
+def test_a_record_that_cannot_be_read_is_named(host: EmulatedHost) -> None:
+    journals = Journals(host.identity)
+    execute([AddService(Service(VIP))], host, journal(host))
+    (record,) = journals.history()
+    record.path.write_text('{"command": "x", "apply": true, "steps": 1}\n[0, {"change": "weird"}]\n1\n')
+    with pytest.raises(Refused, match=record.path.name):
+        journals.to_roll_back()
+
+
+def test_what_came_back_by_other_hands_is_set_to_what_it_was(host: EmulatedHost) -> None:
+    host.ipvs.apply([AddService(Service(VIP, "rr"))])
+    execute([DeleteService(Service(VIP, "rr"))], host, journal(host))
+    host.ipvs.apply([AddService(Service(VIP, "sh"))])
+    (record,) = Journals(host.identity).to_roll_back()
+    assert undo(record.undo, host) == []
+    assert host.ipvs.service(VIP).service == Service(VIP, "rr")
+
+
+def test_a_fault_of_any_kind_leaves_nothing_half_done(host: EmulatedHost) -> None:
+    """As when the disk under the journal is full at the second record."""
+    before = state(host)
+
+    class Full(FileJournal):
+        """A journal that takes two records."""
+
+        def reach(self, step: int) -> None:
+            if step > 2:
+                raise OSError(28, "No space left on device")
+            super().reach(step)
+
+    directory = journal(host)._directory
+    with pytest.raises(PlanFailed, match="No space left"):
+        execute(ftp_plan(host), host, Full(directory, "apply ftp.toml", apply=True))
+    assert state(host) == before
+    assert Journals(host.identity).interrupted() is None
