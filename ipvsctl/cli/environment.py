@@ -49,6 +49,8 @@ class Environment:
         self.verbose = False
         self.quiet = False
         self.color = "auto"
+        self.warns = True
+        """Whether to say that a plan was cut off: a command that ends it, or is refused for it, says so itself."""
         self._host: Host | None = None
 
     # -- output -------------------------------------------------------------------------------------------------------
@@ -116,6 +118,8 @@ class Environment:
         journals = Journals(identity)
         if notice := journals.take_notice():
             self.error(f"ipvsctl: note: {notice}")
+        if not self.warns:
+            return
         try:
             record = journals.interrupted()
         except Refused as error:

@@ -128,9 +128,21 @@ def remove(env: Environment) -> int:
     from ipvsctl.cli.run import change
 
     def build(host: Host) -> Plan:
+        from dataclasses import replace
+
         from ipvsctl.cli.rules import plan
+        from ipvsctl.journal import Journals
+        from ipvsctl.model.change import ReplaceRules
         from ipvsctl.model.director import Wanted
 
-        return plan(host, Wanted(chains=()))
+        # Tables that a plan of ours brought into being go as well, as with its rollback.
+        undone = [each for record in Journals(host.identity).history() for _, each in record.undo]
+        ours = {(each.family, each.table) for each in undone if isinstance(each, ReplaceRules) and each.drops}
+        found = plan(host, Wanted(chains=()))
+        changes = tuple(
+            replace(each, drops=(each.family, each.table) in ours) if isinstance(each, ReplaceRules) else each
+            for each in found.changes
+        )
+        return replace(found, changes=changes)
 
     return change(env, "firewall remove", build)

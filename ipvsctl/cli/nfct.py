@@ -13,7 +13,7 @@ from ipvsctl.cli.tree import COMMANDS, Group, completed_by
 if TYPE_CHECKING:
     from ipvsctl.host import Host
     from ipvsctl.model.director import Found
-    from ipvsctl.model.rule import Rule
+    from ipvsctl.model.rule import OwnChain
     from ipvsctl.plan.difference import Plan
 
 FEATURES = ("ip_vs", "ip_vs_nfct", "ip_vs_ftp", "nf_conntrack", "nf_conntrack_ftp", "xt_CT", "xt_conntrack")
@@ -93,15 +93,18 @@ def _helpers(found: Found) -> list[dict[str, str]]:
 
 def _hooks(found: Found) -> list[str]:
     """Our chains with a rule that makes the kernel register conntrack's hooks: a CT target, a match on the state."""
-
-    def uses(rule: Rule) -> bool:
-        return rule.target == "CT" or any(match.name in ("conntrack", "state") for match in rule.matches)
-
     return [
         f"{'inet6 ' if chain.family == 10 else ''}{chain.table} {chain.name}"
         for chain in found.chains
-        if any(map(uses, chain.rules))
+        if _tracks(chain)
     ]
+
+
+def _tracks(chain: OwnChain) -> bool:
+    return any(
+        rule.target == "CT" or any(match.name in ("conntrack", "state") for match in rule.matches)
+        for rule in chain.rules
+    )
 
 
 @nfct_command.command(
@@ -163,6 +166,11 @@ def enable(
         raw = tuple(chain for chain in want.chains or () if chain.table == "raw")
         # Without a rule to make or to keep, a host without iptables will do.
         chains = (*kept, *raw) if raw or found.chains else None
+        if not any(map(_tracks, chains or ())):
+            notes += (
+                "no rule of ours makes the kernel track connections yet: `ipvsctl firewall apply` does, and so does "
+                "any rule that matches by state",
+            )
         return plan(host, replace(want, backend=found.backend, chains=chains), notes)
 
     return change(env, "nfct enable", build)

@@ -58,16 +58,15 @@ def change(env: Environment, command: str, build: Build, *, apply: bool = False,
     failure is always told as the failure of a plan, and `confirm` is the seconds after which it undoes itself.
     Raises what `build` and the host raise, Refused when another plan stands in the way, PlanFailed or UndoFailed.
     """
+    env.warns = env.dry_run
     host = env.host
     if env.dry_run:
         show_plan(env, build(host))
         return Exit.DONE
     journals = Journals(host.identity)
     with journals.lock():
-        if journals.interrupted() is not None:
-            raise Refused(
-                f"cannot {command}: first end the plan that was cut off, with `ipvsctl rollback` or `ipvsctl confirm`"
-            )
+        if (record := journals.interrupted()) is not None:
+            raise Refused(f"cannot {command}: {cut_off(record)}")
         if apply and (pending := journals.pending()) is not None:
             raise Refused(
                 f"cannot {command}: `{pending.get('command')}` waits for `ipvsctl confirm`; confirm it or roll it back"

@@ -160,7 +160,11 @@ class Command(_Common):
         for index, word in enumerate(given):
             if word == "--":
                 break
-            if word in self.optional:
+            short, equals, rest = word.partition("=")
+            if equals and short in self.optional and not short.startswith("--"):
+                # click would take the sign for a part of the value.
+                given[index] = short + rest
+            elif word in self.optional:
                 value = self.optional[word]
                 following = given[index + 1] if index + 1 < len(given) else ""
                 if re.fullmatch(r"\d[\w.]*", following):

@@ -31,6 +31,7 @@ def rollback_command(env: Environment, last: bool) -> None:
     from ipvsctl.cli.run import interruptible
     from ipvsctl.journal import Journals
 
+    env.warns = False
     host = env.host
     journals = Journals(host.identity)
     if env.dry_run:
@@ -65,6 +66,7 @@ def confirm_command(env: Environment) -> None:
     """
     from ipvsctl.journal import Journals
 
+    env.warns = False
     journals = Journals(env.host.identity)
     with journals.lock():
         kept = []

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ipvsctl.cli.run import named
 from ipvsctl.cli.undo import undo_records
-from ipvsctl.errors import Refused
+from ipvsctl.errors import NotFound, Refused
 from ipvsctl.runtime import runtime_directory
 
 if TYPE_CHECKING:
@@ -96,7 +96,10 @@ def _undo(env: Environment, journals: Journals, record: str, command: str, secon
         host = open_host(env.host_name, None)
         if host.identity != journals.identity:
             return
-        undo_records(journals.since(record), host, journals)
+        records = journals.since(record)
+        if not any(each.path.stem in (record, "running") for each in records):
+            raise NotFound("its journal is gone")
+        undo_records(records, host, journals)
     except Exception as error:
         journals.notify(f"{what}, and undoing it failed: {error}; try `ipvsctl rollback`")
     else:

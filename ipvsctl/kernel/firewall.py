@@ -86,10 +86,11 @@ class KernelFirewall:
                 before, wanted = _commit(change.family, change.table, change.after)
                 with OpenTable(change.family, change.table) as handle:
                     found = _own_chains(handle)
+                    pristine = handle.is_pristine()
                 if _told(found) != _told(wanted):
                     _commit(change.family, change.table, before)
                     raise Refused(f"the kernel has other rules than those committed ({_difference(wanted, found)})")
-                if change.drops and not change.after:
+                if change.drops and pristine:
                     let_go(change.family, change.table)
         except Busy as error:
             raise Refused(f"{what}: {error}") from None

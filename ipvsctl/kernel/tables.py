@@ -142,6 +142,12 @@ class OpenTable:
             raise Refused(f"iptables here does not take all of the text in {rule!s}")
         return found
 
+    def is_pristine(self) -> bool:
+        """Whether it is as a table comes into being: built-in chains only, without rules, their policies ACCEPT."""
+        return self.chains == self.builtin and all(
+            not self._rules(hook) and self._handle.get_policy(hook)[0] == "ACCEPT" for hook in self.builtin
+        )
+
     def create(self, chain: str) -> None:
         self._do(self._handle.create_chain, chain)
         self.chains.append(chain)

@@ -8,6 +8,7 @@ was not, is undone all the same: every undo accepts that there is nothing left t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -191,8 +192,17 @@ def _run_undo(batch: Sequence[Change], host: Host) -> list[str]:
         except IpvsctlError as error:
             if not _gone(batch[0], error):
                 left.append(str(error))
+                _unhook(batch[0], host)
             break
     return left
+
+
+def _unhook(change: Change, host: Host) -> None:
+    """Where rules cannot be removed, as when a rule that is not ours jumps to them: have them decide nothing."""
+    if isinstance(change, ReplaceRules) and not change.after:
+        empty = tuple(replace(chain, rules=(), jump=False) for chain in change.before)
+        with suppress(IpvsctlError):
+            host.firewall.replace(replace(change, after=empty, drops=False))
 
 
 def _setting(change: Change) -> Change | None:

@@ -62,3 +62,35 @@ def test_a_table_with_a_foreign_rule_stays(file: str) -> None:
         assert lab.ipvsctl("rollback").status == 0
         assert "-A INPUT -i lo -j ACCEPT" in rules(lab)
         assert "*raw" not in rules(lab)
+
+
+def test_a_policy_set_meanwhile_stays(file: str) -> None:
+    with Lab("i") as lab:
+        assert lab.ipvsctl("apply", file).status == 0
+        must("ip", "netns", "exec", lab.director, "iptables-legacy", "-P", "OUTPUT", "DROP")
+        assert lab.ipvsctl("rollback").status == 0
+        assert rules(lab) == "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT DROP [0:0]\nCOMMIT"
+
+
+def test_removing_the_firewall_is_exactly_as_before(file: str) -> None:
+    with Lab("j") as lab:
+        assert lab.ipvsctl("firewall", "apply", "--protect", "192.0.2.1", "--protect", "2001:db8::1").status == 0
+        assert "IPVSCTL-INPUT" in rules(lab)
+        assert "IPVSCTL-INPUT" in rules(lab, "ip6tables")
+        assert lab.ipvsctl("firewall", "remove").status == 0
+        assert (rules(lab), rules(lab, "ip6tables")) == ("", "")
+
+
+def test_a_foreign_jump_to_a_chain_of_ours_keeps_nothing_closed(file: str) -> None:
+    """The chain cannot go while a rule of somebody else's jumps to it; its rules and our own jumps do."""
+    with Lab("k") as lab:
+        assert lab.ipvsctl("apply", file).status == 0
+        foreign = ("ip", "netns", "exec", lab.director, "iptables-legacy", "{}", "FORWARD", "-j", "IPVSCTL-FORWARD")
+        must(*(word.format("-A") for word in foreign))
+        failed = lab.ipvsctl("rollback")
+        assert failed.status == 6, failed
+        assert "IPVSCTL-FORWARD" in failed.stderr
+        assert [line for line in rules(lab).splitlines() if line.startswith("-A")] == ["-A FORWARD -j IPVSCTL-FORWARD"]
+        must(*(word.format("-D") for word in foreign))
+        assert lab.ipvsctl("rollback").status == 0
+        assert rules(lab) == ""
