@@ -27,6 +27,14 @@ def _closed(mode: str) -> TextIO:
     return cast(TextIO, open(os.devnull, mode))  # noqa: PTH123 - open as long as the process
 
 
+def abandon(stream: TextIO) -> None:
+    """Nobody reads it: let the interpreter's last flush go nowhere instead of ending with a status of its own."""
+    with suppress(OSError, ValueError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
 class Environment:
     """The surroundings of one run. The host is opened when it is first asked for, and closed by `close`."""
 
@@ -73,8 +81,13 @@ class Environment:
     def error(self, text: str) -> None:
         """Write a line to standard error; a reader that went away is no reason to stop half-way."""
         with suppress(OSError, ValueError):
+            # Both streams in one file stay in order. What does not get out now is tried, and told, by `flush`.
+            self.stdout.flush()
+        try:
             _write(self.stderr, " ".join(text.split("\n")) + "\n")
             self.stderr.flush()
+        except (OSError, ValueError):
+            abandon(self.stderr)
 
     @property
     def coloured(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from ipvsctl.cli.environment import Environment, OutputError
+from ipvsctl.cli.environment import Environment, OutputError, abandon
 from ipvsctl.cli.tree import PROGRAM, root
 from ipvsctl.errors import Exit, FileError, IpvsctlError
 
@@ -45,6 +45,11 @@ def main(argv: Sequence[str] | None = None, environment: Environment | None = No
             env.close()
     except BaseException as error:
         status = _report(env, error)
+        try:
+            # What was printed before the error may be in a buffer still.
+            env.flush()
+        except (OSError, OutputError) as lost:
+            status = _report(env, lost)
     return status
 
 
@@ -69,7 +74,7 @@ def _report(env: Environment, error: BaseException) -> int:
                 env.error(line)
             return error.status
         case OutputError():
-            _abandon_output(env)
+            abandon(env.stdout)
             env.error(f"{PROGRAM}: {error}")
             return error.status
         case IpvsctlError():
@@ -91,7 +96,7 @@ def _report(env: Environment, error: BaseException) -> int:
             env.error(f"{PROGRAM}: interrupted")
             return getattr(error, "status", Exit.INTERRUPTED)
         case BrokenPipeError():
-            _abandon_output(env)
+            abandon(env.stdout)
             return BROKEN_PIPE
         case OSError():
             where = f" {error.filename}" if error.filename else ""
@@ -119,11 +124,3 @@ def _bug(error: BaseException) -> str:
         f"this is a bug in {PROGRAM}: {type(error).__name__}{where}: {text}; IPVSCTL_TRACEBACK=1 shows more, please "
         "report it"
     )
-
-
-def _abandon_output(env: Environment) -> None:
-    """Nobody reads standard output: let the interpreter's last flush go nowhere instead of complaining."""
-    with suppress(OSError, ValueError, AttributeError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, env.stdout.fileno())
-        os.close(null)

@@ -145,7 +145,7 @@ class OpenTable:
     def is_pristine(self) -> bool:
         """Whether it is as a table comes into being: built-in chains only, without rules, their policies ACCEPT."""
         return self.chains == self.builtin and all(
-            not self._rules(hook) and self._handle.get_policy(hook)[0] == "ACCEPT" for hook in self.builtin
+            not self._rules(hook) and self._handle.get_policy(hook)[0].name == "ACCEPT" for hook in self.builtin
         )
 
     def create(self, chain: str) -> None:
