@@ -70,7 +70,9 @@ def foreign(lab: Lab) -> None:
         "-A mine -s 203.0.113.0/24 -j DROP", "-A FORWARD -j mine", "-t raw -A PREROUTING -p udp --dport 9 -j DROP",
     ):  # fmt: skip
         must("ip", "netns", "exec", lab.director, "iptables-legacy", *words.split())
-    must("ip", "netns", "exec", lab.director, "ip6tables-legacy", "-A", "INPUT", "-i", "lo", "-j", "ACCEPT")
+    for chain in ("-A INPUT", "-t raw -A PREROUTING"):
+        words = ("ip6tables-legacy", *chain.split(), "-i", "lo", "-j", "ACCEPT")
+        must("ip", "netns", "exec", lab.director, *words)
     must("ip", "netns", "exec", lab.director, "ipvsadm", "-A", "-u", "10.0.1.1:53", "-s", "wlc")
     must("ip", "netns", "exec", lab.director, "modprobe", "ip_vs_ftp")
     must("ip", "netns", "exec", lab.director, "sysctl", "-qw", "net.ipv4.vs.expire_nodest_conn=1")
