@@ -65,12 +65,12 @@ class Environment:
 
     def write(self, text: str) -> None:
         """Write lines to standard output, whatever characters they hold; raises OutputError or BrokenPipeError."""
-        with _output():
+        with output():
             _write(self.stdout, text + "\n")
 
     def flush(self) -> None:
         """Have everything written; raises as `write` does."""
-        with _output():
+        with output():
             self.stdout.flush()
 
     def say(self, text: str) -> None:
@@ -148,7 +148,8 @@ class Environment:
 
 
 @contextmanager
-def _output() -> Iterator[None]:
+def output() -> Iterator[None]:
+    """A failing write of a result becomes an OutputError; a reader that went away stays a BrokenPipeError."""
     try:
         yield
     except BrokenPipeError:

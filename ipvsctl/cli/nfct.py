@@ -151,6 +151,7 @@ def enable(
         from ipvsctl.knowledge.recipes import wanted
         from ipvsctl.model.director import Director, Nfct
 
+        _check_devices(host, accept_local)
         found, director = look(host)
         helped, notes = with_helpers(director)
         if helper:
@@ -176,6 +177,15 @@ def enable(
     return change(env, "nfct enable", build)
 
 
+def _check_devices(host: Host, devices: tuple[str, ...]) -> None:
+    from ipvsctl.errors import NotFound
+    from ipvsctl.knowledge.recipes import accept_local
+
+    for device in devices:
+        if "/" in device or "*" in device or host.sysctl.get(accept_local(device)) is None:
+            raise NotFound(f"cannot set accept_local of {device!r}: there is no such device")
+
+
 @nfct_command.command("disable", example="ipvsctl nfct disable")
 @_accept_local
 @environment
@@ -192,6 +202,7 @@ def disable(env: Environment, accept_local: tuple[str, ...]) -> int:
         from ipvsctl.knowledge import recipes
         from ipvsctl.model.director import Wanted
 
+        _check_devices(host, accept_local)
         found, _ = look(host)
         names = (recipes.CONNTRACK, recipes.BE_LIBERAL, *map(recipes.accept_local, accept_local))
         sysctls = tuple((name, "0") for name in names if host.sysctl.get(name) is not None)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ipvsctl.cli.environment import Environment
+from ipvsctl.cli.environment import Environment, output
 
 Span = tuple[str, str]
 Line = list[Span]
@@ -37,8 +37,9 @@ def print_lines(env: Environment, lines: Iterable[Line]) -> None:
         file=env.stdout, force_terminal=True, highlight=False, color_system="standard", soft_wrap=True,
         no_color=False, _environ=dict(env.variables),
     )  # fmt: skip
-    for line in lines:
-        console.print(Text.assemble(*line))
+    with output():
+        for line in lines:
+            console.print(Text.assemble(*line))
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> list[Line]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ipvsctl.cli.manual import MANUAL, commands, current
 from ipvsctl.errors import Exit
 from tests.cli.conftest import Cli, in_shell
+from tests.needs import need_program
 
 TOP = Path(__file__).parents[2]
 PAGE = (TOP / MANUAL).read_text()
@@ -28,6 +29,7 @@ def test_every_command_and_status_is_in_the_page() -> None:
 
 
 def test_mandoc_finds_nothing_to_warn_of() -> None:
+    need_program("mandoc")
     done = subprocess.run(
         ["mandoc", "-Tlint", "-W", "warning", str(TOP / MANUAL)], capture_output=True, text=True, check=False
     )

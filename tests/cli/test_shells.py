@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Cli
+from tests.needs import need_program
 
 TOP = Path(__file__).parents[2]
 COMPLETIONS = TOP / "completions"
@@ -107,12 +108,14 @@ def zsh(director: Path) -> Iterator[Terminal]:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_tab(shell: str, request: pytest.FixtureRequest) -> None:
+    need_program(shell)
     terminal: Terminal = request.getfixturevalue(shell)
     for typed, completed in CASES.items():
         assert terminal.complete(typed) == f"{completed}.", typed
 
 
 def test_fish(director: Path) -> None:
+    need_program("fish")
     script = COMPLETIONS / "ipvsctl.fish"
     for typed, completed in CASES.items():
         done = subprocess.run(

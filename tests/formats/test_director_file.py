@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ipvsctl.model.director import Director, FirewallWish, Nfct, ServiceWish
 from ipvsctl.model.service import Server, Service, Tunnel
 from ipvsctl.model.status import Daemon, Timeouts
 from tests.formats.broken import WHOLE
+from tests.needs import need_program
 
 MANUAL = Path(__file__).parents[2] / "man" / "ipvsctl.toml.5"
 
@@ -223,7 +223,7 @@ def test_words_of_errors(text: str | bytes, error: str) -> None:
 
 
 def test_the_first_problem_is_the_error_and_the_others_are_notes_in_the_order_of_the_file() -> None:
-    text = '[timeout]\ntcp = 0\n' + SERVER + 'weight = -1\nforward = 5\n[nfct]\nconntrack = 1\naccept_local = "eth0"\n'
+    text = "[timeout]\ntcp = 0\n" + SERVER + 'weight = -1\nforward = 5\n[nfct]\nconntrack = 1\naccept_local = "eth0"\n'
     with pytest.raises(FileError) as caught:
         parse(text, "f")
     assert caught.value.line == 2
@@ -268,7 +268,7 @@ def test_the_examples_of_the_manual_page_are_right() -> None:
         parse(example, "manual")
 
 
-@pytest.mark.skipif(not shutil.which("mandoc"), reason="mandoc, which checks the manual page, is not installed")
 def test_the_manual_page_has_no_warnings() -> None:
+    need_program("mandoc")
     done = subprocess.run(["mandoc", "-Tlint", "-W", "warning", MANUAL], capture_output=True, text=True, check=False)
     assert (done.stdout + done.stderr, done.returncode) == ("", 0)

@@ -8,20 +8,10 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
+from tests.needs import need_root
 
 CLONE_NEWNET = 0x40000000
 NOBODY = 65534
-
-
-def need_root() -> None:
-    """Ends a test that root's rights are missing for: failed under CI=true, where nothing may go unchecked."""
-    if os.geteuid() == 0:
-        return
-    reason = "needs root: network namespaces and their rules"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @contextmanager

@@ -13,7 +13,8 @@ import pytest
 from ipvsctl.errors import NotPermitted, Unavailable, UsageError
 from ipvsctl.kernel.modules import KernelModules
 from ipvsctl.knowledge.modules import MODULES, find
-from tests.kernel.namespaces import as_nobody, need_root
+from tests.kernel.namespaces import as_nobody
+from tests.needs import need_root
 
 RELEASE = "6.1.0-test"
 

@@ -12,7 +12,8 @@ import pytest
 from ipvsctl.errors import NotFound, NotPermitted, UsageError
 from ipvsctl.kernel import namespace
 from ipvsctl.kernel.host import KernelHost
-from tests.kernel.namespaces import as_nobody, fresh_namespace, need_root, run
+from tests.kernel.namespaces import as_nobody, fresh_namespace, run
+from tests.needs import need_root
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 
 from ipvsctl.errors import NotFound, NotPermitted, Refused, Unavailable, UsageError
 from ipvsctl.kernel.sysctl import KernelSysctl
-from tests.kernel.namespaces import as_nobody, fresh_namespace, need_root, run
+from tests.kernel.namespaces import as_nobody, fresh_namespace, run
+from tests.needs import need_root
 
 ROOT = Path(__file__).resolve().parents[2]
 
