@@ -17,7 +17,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -134,6 +133,8 @@ class Journals:
 
     def remove(self) -> None:
         """Remove every journal of this host instance: it is gone."""
+        import shutil
+
         shutil.rmtree(self._directory, ignore_errors=True)
 
     # -- confirmation -------------------------------------------------------------------------------------------------
