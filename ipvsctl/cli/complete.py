@@ -23,7 +23,7 @@ from click.shell_completion import (
 )
 
 from ipvsctl.cli.environment import Environment
-from ipvsctl.cli.tree import PROGRAM
+from ipvsctl.cli.tree import COMPLETE, PROGRAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from ipvsctl.model.status import ServiceStatus
 
 Item = CompletionItem[str]
-
-COMPLETE = "_IPVSCTL_COMPLETE"
 
 # Words of bash end at the characters of COMP_WORDBREAKS, a colon among them, so that tcp:10.0.0.1:80 is five words to
 # it. So the line is sent as it is, and what bash takes for finished is cut from the front of the answers.

@@ -16,11 +16,8 @@ from typing import Any
 import click
 
 from ipvsctl.cli.environment import Environment, OutputError, abandon
-from ipvsctl.cli.tree import PROGRAM, root
+from ipvsctl.cli.tree import COMPLETE, PROGRAM, root
 from ipvsctl.errors import Exit, FileError, IpvsctlError
-
-COMPLETE = "_IPVSCTL_COMPLETE"
-"""Set by the completion scripts: what to do for which shell."""
 
 BROKEN_PIPE = 141
 """128 + SIGPIPE: what a shell reports of any program whose reader has gone."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 PROGRAM = "ipvsctl"
 
+COMPLETE = "_IPVSCTL_COMPLETE"
+"""Set in the environment by the completion scripts: what to do for which shell."""
+
 COMMANDS = {
     "list": ("listing", "List services and their servers."),
     "service": ("service", "Add, edit, delete, show and zero virtual services."),

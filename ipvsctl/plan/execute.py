@@ -124,14 +124,11 @@ def execute(
                 done += [(at + i, c) for i, (c, e) in enumerate(zip(batch, failure.outcome, strict=True)) if e is None]
                 at += next(i for i, error in enumerate(failure.outcome) if error is not None)
                 raise
-            except Exception as failure:
+            except (Exception, KeyboardInterrupt) as failure:
                 # Told of the whole batch, as when the kernel stops answering: any of it may have been made.
                 unsure = isinstance(failure, Refused) and isinstance(batch[0], IPVS_CHANGES)
                 if unsure or not isinstance(failure, IpvsctlError):
                     done += [(at + i, change) for i, change in enumerate(batch)]
-                raise
-            except KeyboardInterrupt:
-                done += [(at + i, change) for i, change in enumerate(batch)]
                 raise
             done += [(at + i, change) for i, change in enumerate(batch)]
             at = end
