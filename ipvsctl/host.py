@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ipvsctl.model.address import ServiceAddress
     from ipvsctl.model.change import IpvsChange, ReplaceRules
     from ipvsctl.model.rule import OwnChain
+    from ipvsctl.model.snapshot import Snapshot
     from ipvsctl.model.status import ConntrackEntry, Daemon, Info, ServiceStatus, Timeouts
 
 
@@ -126,6 +127,10 @@ class Host(Protocol):
     firewall: FirewallPort
     sysctl: SysctlPort
     modules: ModulesPort
+
+    def snapshot(self) -> Snapshot:
+        """All that decides a packet's way, read at once: for the emulated datapath. Raises Refused for what it cannot
+        model, Unavailable or NotPermitted when something cannot be read."""
 
     def close(self) -> None: ...
 

@@ -87,9 +87,15 @@ def apply_command(env: Environment, file: str, confirm: float | None, prune: boo
     return change(env, f"apply {name}", _build(wanted, prune), apply=True, confirm=confirm)
 
 
-@click.command("export", cls=Command, example="ipvsctl export > director.toml")
+@click.command("export", cls=Command, example=("ipvsctl export > director.toml", "ipvsctl export --state > state.toml"))
+@click.option(
+    "--state",
+    is_flag=True,
+    help="Print all that decides a packet's way instead: devices, routes, every firewall rule, sysctls and services. "
+    "`trace --file` and `emulate replay --file` read it.",
+)
 @environment
-def export_command(env: Environment) -> None:
+def export_command(env: Environment, state: bool) -> None:
     """Print the host's state as a director file.
 
     Services, servers, timeouts, synchronisation, connection tracking and the rules that ipvsctl made. `apply` of the
@@ -99,7 +105,15 @@ def export_command(env: Environment) -> None:
     from ipvsctl.knowledge.recipes import director_of
     from ipvsctl.plan.observe import observe_all
 
-    text = render(director_of(observe_all(env.host)))
+    if state:
+        from ipvsctl.formats import snapshot_file
+
+        snapshot = env.host.snapshot()
+        for note in snapshot.notes:
+            env.error(f"ipvsctl: note: {note}")
+        text = snapshot_file.render(snapshot)
+    else:
+        text = render(director_of(observe_all(env.host)))
     if env.json:
         import tomllib
 
@@ -117,17 +131,23 @@ def _build(wanted: Wanted, prune: bool) -> Build:
     return lambda host: difference(wanted, observe(host, wanted, prune=prune), prune)
 
 
+def read_content(env: Environment, file: str) -> tuple[str, bytes | str]:
+    """A file's name in messages and its content, or that of standard input for -; raises UsageError."""
+    from ipvsctl.formats.director_file import MAX_SIZE
+
+    return STDIN if file == "-" else file, _content(env, file, MAX_SIZE + 1)
+
+
 def _read(env: Environment, file: str) -> tuple[str, Director, Wanted]:
     """The file's name in messages, the director that it describes, and what a host must have for it.
 
     Raises FileError for a file that is not a director file, UsageError for one that cannot be read.
     """
-    from ipvsctl.formats.director_file import MAX_SIZE, parse
+    from ipvsctl.formats.director_file import parse
     from ipvsctl.knowledge.recipes import wanted
     from ipvsctl.knowledge.sysctls import check
 
-    name = STDIN if file == "-" else file
-    content = _content(env, file, MAX_SIZE + 1)
+    name, content = read_content(env, file)
     director = parse(content, name)
     for sysctl, value in director.sysctls:
         try:

@@ -40,7 +40,8 @@ COMMANDS = {
     "firewall": ("firewall", "Show, apply and remove the firewall around the services."),
     "timeout": ("timeout", "Show and set IPVS's timeouts."),
     "sync": ("sync", "Show, start and stop the connection synchronisation daemons."),
-    "emulate": ("emulate", "Start, stop and list emulated directors."),
+    "trace": ("trace", "Show the way of a packet through the director, and why it ends."),
+    "emulate": ("emulate", "Start, stop and list emulated directors; replay captured packets."),
 }
 """Name of a command -> the module of this package that has it as `NAME_command`, and the first sentence of its help."""
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ipvsctl.model.address import ServiceAddress
     from ipvsctl.model.change import IpvsChange, ReplaceRules
     from ipvsctl.model.rule import OwnChain
+    from ipvsctl.model.snapshot import Snapshot
     from ipvsctl.model.status import ConntrackEntry, Daemon, Info, ServiceStatus, Timeouts
 
 TIMEOUT = 120.0
@@ -222,6 +223,11 @@ class RemoteHost:
         except BaseException:
             connected.close()
             raise
+
+    def snapshot(self) -> Snapshot:
+        from ipvsctl.formats.snapshot_file import parse
+
+        return parse(values.text(self._wire.call("snapshot")), self.name)
 
     def close(self) -> None:
         self._wire.close()

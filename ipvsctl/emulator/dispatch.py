@@ -62,6 +62,13 @@ def _rules(args: Any) -> ReplaceRules:
     return change
 
 
+def _snapshot(host: Host) -> str:
+    """A snapshot travels as its file."""
+    from ipvsctl.formats.snapshot_file import render
+
+    return render(host.snapshot())
+
+
 CALLS: dict[str, Call] = {
     "ipvs.info": (_nothing, lambda h, _: values.info_to_dict(h.ipvs.info())),
     "ipvs.services": (_nothing, lambda h, _: [values.status_to_dict(status) for status in h.ipvs.services()]),
@@ -86,6 +93,7 @@ CALLS: dict[str, Call] = {
     "sysctl.set": (_two("name", "value"), lambda h, pair: h.sysctl.set(*pair)),
     "sysctl.names": (_one("prefix"), lambda h, prefix: h.sysctl.names(prefix)),
     "sysctl.check_writable": (_one("name"), lambda h, name: h.sysctl.check_writable(name)),
+    "snapshot": (_nothing, lambda h, _: _snapshot(h)),
     "modules.feature": (_one("name"), lambda h, name: list(h.modules.feature(name))),
     "modules.load": (_one("name"), lambda h, name: h.modules.load(name)),
 }

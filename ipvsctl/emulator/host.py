@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from ipvsctl.emulator.conntrack import EmulatedConntrack
 from ipvsctl.emulator.firewall import EmulatedFirewall
@@ -11,6 +12,9 @@ from ipvsctl.emulator.modules import EmulatedModules
 from ipvsctl.emulator.state import State
 from ipvsctl.emulator.sysctls import EmulatedSysctl, appear
 from ipvsctl.host import ConntrackPort, FirewallPort, IpvsPort, ModulesPort, SysctlPort
+
+if TYPE_CHECKING:
+    from ipvsctl.model.snapshot import Snapshot
 
 
 class EmulatedHost:
@@ -34,6 +38,12 @@ class EmulatedHost:
         self.firewall = EmulatedFirewall(self.state)
         self.sysctl = EmulatedSysctl(self.state)
         self.modules = EmulatedModules(self.state)
+
+    def snapshot(self) -> Snapshot:
+        """Services, settings and rules, in a network that is assumed around them."""
+        from ipvsctl.emulator.snapshot import read
+
+        return read(self.state)
 
     def close(self) -> None:
         """Nothing to give back."""

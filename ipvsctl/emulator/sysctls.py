@@ -104,9 +104,7 @@ class EmulatedSysctl:
             ) from None
         after = _rounded(name, after)
         if not _same(name, wanted, after):
-            raise Refused(
-                f"cannot set {name} to {wanted}: the kernel would make {after} of it and has again {before}"
-            )
+            raise Refused(f"cannot set {name} to {wanted}: the kernel would make {after} of it and has again {before}")
         self._write(row, name, before, after)
 
     def _write(self, row: Sysctl, name: str, before: str, after: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ipvsctl.host import ConntrackPort, FirewallPort, Host, IpvsPort, ModulesPort, SysctlPort
+    from ipvsctl.model.snapshot import Snapshot
 
 
 class KernelHost:
@@ -46,6 +47,12 @@ class KernelHost:
         value = make()
         setattr(self, name, value)
         return value
+
+    def snapshot(self) -> Snapshot:
+        """The namespace's devices, routes, rules, sysctls and services; nothing is loaded for it."""
+        from ipvsctl.kernel.snapshot import read
+
+        return read(self)
 
     def close(self) -> None:
         """Close what is open; a port that is used again opens what it needs."""

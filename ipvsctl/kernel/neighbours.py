@@ -44,6 +44,11 @@ def notes() -> tuple[str, ...]:
     return tuple(found)
 
 
+def nftables() -> list[str]:
+    """The tables of nftables that see what IPVS forwards, as "ip filter"; none while nf_tables is not loaded."""
+    return _nftables()[0]
+
+
 def _nftables() -> tuple[list[str], list[str]]:
     """Tables ("ip filter") of the families that IPVS traffic meets, and the names of their chains."""
     # Asked of a kernel without nf_tables loaded, the question would load it.

@@ -118,3 +118,23 @@ class ConntrackEntry:
     mark: int = 0
     helper: str = ""
     status: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """An entry of the IPVS connection table: client, virtual address, server; as in /proc/net/ip_vs_conn.
+
+    `protocol` "tcp", "udp", "sctp", or "ip" for a template of a firewall mark's service, whose `virtual` is the mark as
+    an address. `state` the kernel's name (ESTABLISHED, UDP, NONE ...); `expires` seconds left.
+    """
+
+    protocol: str
+    client: str
+    client_port: int
+    virtual: str
+    virtual_port: int
+    server: str
+    server_port: int
+    state: str
+    expires: int = 0
+    flags: tuple[str, ...] = ()

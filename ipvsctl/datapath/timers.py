@@ -1,0 +1,80 @@
+"""Timers of very many entries: one slot for each quarter of a second, and nothing to do when a timer is put off.
+
+An owner has `expires`, a time in seconds that it may move at will. Moved later, it is found too early in its old slot
+and put into a new one; moved earlier, it must be watched again. The kernel's own wheel fires a 60-second timer up to
+two seconds late (kernel/time/timer.c); here it is a quarter of one at most, and whoever looks an entry up compares
+`expires` himself.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import Protocol
+
+SLOTS = 4
+"""Slots a second."""
+
+BUDGET = 2000
+"""Owners that one poll looks at, at most, so that a million at once do not stall the loop."""
+
+
+class Owner(Protocol):
+    """Something with a timer. `slot` belongs to Timers: 0 while it is not watched."""
+
+    expires: float
+    slot: int
+
+    def on_timer(self, now: float) -> None:
+        """The time has come; called when the owner is no longer watched."""
+
+
+class Timers:
+    """Owners by slot."""
+
+    __slots__ = ("_order", "_slots")
+
+    def __init__(self) -> None:
+        self._slots: dict[int, dict[Owner, None]] = {}
+        self._order: list[int] = []
+
+    def watch(self, owner: Owner) -> None:
+        """See that `owner.on_timer` is called after `owner.expires`; cheap when it is watched early enough already."""
+        slot = int(owner.expires * SLOTS) + 1
+        if owner.slot:
+            if owner.slot <= slot:
+                return
+            del self._slots[owner.slot][owner]
+        owner.slot = slot
+        owners = self._slots.get(slot)
+        if owners is None:
+            owners = self._slots[slot] = {}
+            heappush(self._order, slot)
+        owners[owner] = None
+
+    def forget(self, owner: Owner) -> None:
+        """Watch it no longer."""
+        if owner.slot:
+            del self._slots[owner.slot][owner]
+            owner.slot = 0
+
+    def poll(self, now: float, budget: int = BUDGET) -> bool:
+        """Call the owners whose time has come; whether some are left because the budget is used up."""
+        last = int(now * SLOTS)
+        while self._order and self._order[0] <= last:
+            owners = self._slots[self._order[0]]
+            while owners:
+                if budget <= 0:
+                    return True
+                budget -= 1
+                owner, _ = owners.popitem()
+                owner.slot = 0
+                if owner.expires > now:
+                    self.watch(owner)
+                else:
+                    owner.on_timer(now)
+            del self._slots[heappop(self._order)]
+        return False
+
+    def poll_at(self) -> float | None:
+        """When `poll` has something to do next; None: never. An empty slot may make it earlier than it need be."""
+        return self._order[0] / SLOTS if self._order else None

@@ -1,0 +1,118 @@
+"""In the guest: `python -m tests.differential.guest JOBS RESULTS` plays every job and writes one line of JSON for each.
+
+Modules serve the whole kernel and not a namespace, so jobs go in groups that want the same modules. A group's jobs are
+shared out to a process for each processor, and each process plays many at once.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import time
+import traceback
+from heapq import heappop, heappush
+from pathlib import Path
+from typing import Any
+
+from tests.differential.guest_wire import Wire
+from tests.differential.guest_world import World, call, write_sysctl
+
+MODULES = (
+    "ip_vs", "nf_conntrack", "nf_conntrack_netlink", "veth", "ip_tables", "ip6_tables", "iptable_raw",
+    "iptable_mangle", "iptable_nat", "iptable_filter", "ip6table_raw", "ip6table_mangle", "ip6table_nat",
+    "ip6table_filter", "xt_conntrack", "xt_CT", "xt_mark", "xt_tcpudp", "ipt_REJECT", "ip6t_REJECT", "xt_state",
+)  # fmt: skip
+OPTIONAL = ("ip_vs_ftp", "nf_nat_ftp", "nf_conntrack_ftp")
+"""Modules that change what happens to packets by being there; in the order in which they can be taken out."""
+
+AT_ONCE = 12
+"""Worlds that a process has alive at most."""
+
+
+def main(arguments: list[str]) -> int:
+    """Play the jobs of a file; results go to RESULTS.N, one file for each process."""
+    source, target = arguments
+    jobs = json.loads(Path(source).read_text())
+    subprocess.run(["modprobe", "-a", *MODULES], check=True)
+    groups: dict[tuple[str, ...], list[tuple[int, dict[str, Any]]]] = {}
+    for number, job in enumerate(jobs):
+        groups.setdefault(tuple(job["modules"]), []).append((number, job))
+    processors = len(os.sched_getaffinity(0))
+    count = 0
+    gc.freeze()
+    for modules in sorted(groups, key=len):
+        _only(modules)
+        members = groups[modules]
+        children = []
+        for share in range(min(processors, len(members))):
+            if not (child := os.fork()):
+                _child(members[share::processors], share, f"{target}.{count + share}")
+            children.append(child)
+        for child in children:
+            os.waitpid(child, 0)
+        count += len(children)
+    return 0
+
+
+def _child(jobs: list[tuple[int, dict[str, Any]]], processor: int, target: str) -> None:
+    """A process of its own; never returns."""
+    status = 1
+    try:
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[processor]})
+        work(jobs, Path(target))
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def work(jobs: list[tuple[int, dict[str, Any]]], target: Path) -> None:
+    """Play the jobs, many at once, each when it is due."""
+    call("unshare", 0x40000000)
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    write_sysctl("net.ipv6.conf.default.disable_ipv6", "1")
+    wire = Wire()
+    due: list[tuple[float, int, World, Any]] = []
+    waiting = list(reversed(jobs))
+    with target.open("w") as file:
+        while due or waiting:
+            now = time.monotonic()
+            if due and due[0][0] <= now:
+                _, number, world, life = heappop(due)
+            elif waiting and len(due) < AT_ONCE:
+                number, job = waiting.pop()
+                world = World(job, wire, home, number)
+                life = world.play()
+            else:
+                time.sleep(max(0.0, due[0][0] - now))
+                continue
+            again = next(life, None)
+            if again is not None:
+                heappush(due, (again, number, world, life))
+            else:
+                file.write(json.dumps(world.result) + "\n")
+                file.flush()
+
+
+def _only(modules: tuple[str, ...]) -> None:
+    """Have exactly these of the optional modules."""
+    for name in OPTIONAL:
+        if name in modules or not Path("/sys/module", name).exists():
+            continue
+        # The namespaces of the last group go in their own time, and hold the module until then.
+        for _ in range(100):
+            if not subprocess.run(["rmmod", name], capture_output=True).returncode:
+                break
+            time.sleep(0.1)
+        else:
+            print(f"cannot unload {name}: what follows runs with it", file=sys.stderr)
+    if modules:
+        subprocess.run(["modprobe", "-a", *modules], check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

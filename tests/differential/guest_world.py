@@ -1,0 +1,290 @@
+"""One scenario on the real kernel: a namespace for the director is laid out, lives through its steps, is read, and goes.
+
+Everything is told by a job: a dictionary of plain values that jobs.py made of the scenario. A world is a generator: it
+yields until when it has nothing to do, so that one process plays many scenarios at once and nobody waits for a timeout.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ipvsctl.formats.changes import change_from_dict
+from ipvsctl.formats.values import conntrack_to_dict, status_to_dict
+from ipvsctl.kernel import nfnetlink
+from ipvsctl.kernel.conntrack import KernelConntrack
+from ipvsctl.kernel.ipvs import KernelIpvs
+from ipvsctl.model.address import INET, INET6
+from tests.differential import rtnetlink
+from tests.differential.guest_wire import Port, Wire
+
+_NEWNET = 0x40000000
+_ETHTOOL = 0x8946
+_OFFLOADS = (0x15, 0x17, 0x19, 0x1F, 0x24, 0x2C)  # ETHTOOL_S{RXCSUM,TXCSUM,SG,TSO,GSO,GRO}
+_FREEBIND_MARK = 36
+_DELETE_CONNTRACK = 2
+_ESTIMATOR = 2.3
+"""Seconds until the kernel's estimator has surely added up the counters of a service (ip_vs_est.c: every 2 s)."""
+
+_QUIET = (
+    ("net.ipv4.conf.all.rp_filter", "0"),
+    ("net.ipv4.conf.default.rp_filter", "0"),
+    ("net.ipv6.conf.all.accept_ra", "0"),
+    ("net.ipv6.conf.default.accept_ra", "0"),
+    ("net.ipv6.conf.default.accept_dad", "0"),
+    ("net.ipv6.conf.default.dad_transmits", "0"),
+    ("net.ipv6.conf.default.router_solicitations", "0"),
+    ("net.ipv6.conf.default.addr_gen_mode", "1"),
+)
+"""Nothing that a director sends or learns by itself: a scenario is what it says and no more."""
+
+_LIBRARY = ctypes.CDLL(None, use_errno=True)
+
+
+def call(name: str, *arguments: int) -> None:
+    """unshare or setns of the C library; raises OSError."""
+    if getattr(_LIBRARY, name)(*arguments):
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name}: {os.strerror(number)}")
+
+
+class World:
+    """A director in the kernel. `home` is the file descriptor of the worker's own namespace."""
+
+    def __init__(self, job: dict[str, Any], wire: Wire, home: int, number: int) -> None:
+        self.job = job
+        self.wire = wire
+        self.home = home
+        self.number = number
+        self.caught: list[tuple[str, bytes, bytes]] = []
+        self.ports: dict[str, Port] = {}
+        self.raw: dict[int, socket.socket] = {}
+        self.ipvs: KernelIpvs | None = None
+        self.namespace = -1
+        self.begin = 0.0
+        self.result: dict[str, Any] = {"name": job["name"], "error": "", "notes": [], "times": [], "steps": []}
+
+    def play(self) -> Iterator[float]:
+        """The whole life; yields the moments (of time.monotonic) to be called again. `result` holds afterwards."""
+        try:
+            started = time.monotonic()
+            call("unshare", _NEWNET)
+            self.namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            self._lay_out()
+            self.begin = time.monotonic()
+            self.result["setup"] = round(self.begin - started, 3)
+            for step in self.job["steps"]:
+                due = self.begin + step["at"]
+                while time.monotonic() < due:
+                    self.wire.collect()
+                    call("setns", self.home, _NEWNET)
+                    yield due
+                    call("setns", self.namespace, _NEWNET)
+                self._note_step()
+                self._step(step)
+            self._note_step()
+            self._read()
+            if self.ipvs is not None:
+                call("setns", self.home, _NEWNET)
+                yield time.monotonic() + _ESTIMATOR
+                # Its socket belongs to the director's namespace still.
+                self._read_counters()
+        except (OSError, subprocess.SubprocessError, Exception) as error:
+            self.result["error"] = f"{type(error).__name__}: {error}"
+        finally:
+            call("setns", self.home, _NEWNET)
+            self._close()
+
+    def _close(self) -> None:
+        for port in self.ports.values():
+            del self.wire.ports[port.peer]
+        for channel in self.raw.values():
+            channel.close()
+        if self.ipvs is not None:
+            self.ipvs.close()
+        if self.namespace >= 0:
+            os.close(self.namespace)
+
+    # -- before -------------------------------------------------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        job = self.job
+        inet6 = job["inet6"]
+        for name, value in _QUIET:
+            if inet6 or name.startswith("net.ipv4"):
+                write_sysctl(name, value)
+        if not inet6:
+            write_sysctl("net.ipv6.conf.default.disable_ipv6", "1")
+        devices = [device for device in job["devices"] if device["name"] != "lo"]
+        later = tuple(f"net.ipv{v}.conf.{d['name'].replace('.', '/')}." for d in devices for v in (4, 6))
+        for name, value in job["sysctls"]:
+            if not name.startswith(later):
+                write_sysctl(name, value)
+        messages = [rtnetlink.up(1, "lo")]
+        for number, device in enumerate(devices):
+            mac = b"\2\1\0\0\0" + bytes((number,))
+            peer = f"w{self.number}.{number}"
+            messages.append(
+                rtnetlink.veth(device["name"], mac, device["mtu"], peer, b"\2\2\0\0\0" + bytes((number,)), self.home)
+            )
+            port = Port(self.wire, device["name"], peer, mac, device["hosts"], self.caught)
+            self.ports[device["name"]] = self.wire.ports[peer] = port
+        rtnetlink.talk(messages)
+        indexes = {device["name"]: socket.if_nametoindex(device["name"]) for device in devices} | {"lo": 1}
+        rtnetlink.talk([rtnetlink.up(indexes[device["name"]], device["name"]) for device in devices])
+        call("setns", self.home, _NEWNET)
+        rtnetlink.talk([rtnetlink.up(socket.if_nametoindex(port.peer), port.peer) for port in self.ports.values()])
+        call("setns", self.namespace, _NEWNET)
+        _stop_offloads(devices)
+        for name, value in job["sysctls"]:
+            if name.startswith(later):
+                write_sysctl(name, value)
+        rtnetlink.talk([
+            *(rtnetlink.address(text, indexes[device["name"]]) for device in job["devices"]
+              for text in device["addresses"] if text not in ("127.0.0.1/8", "::1/128")),
+        ])  # fmt: skip
+        _wait_for_addresses6([text for device in job["devices"] for text in device["addresses"] if ":" in text])
+        rtnetlink.talk([
+            *(rtnetlink.route(route, indexes) for route in job["routes"]),
+            *(rtnetlink.rule(rule) for rule in job["policy"]),
+            *(rtnetlink.neighbour(host, indexes[device], self.wire.link_address(host))
+              for device, text in job["neighbours"] for host in [bytes.fromhex(text)]),
+        ])  # fmt: skip
+        for program, text in job["restore"].items():
+            restore(program, text)
+        if job["changes"]:
+            self._apply([change_from_dict(change) for change in job["changes"]])
+        for family in {step["family"] for step in job["steps"] if step["do"] == "send"}:
+            self.raw[family] = raw_socket(family)
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    def _note_step(self) -> None:
+        """What came since the last step belongs to it."""
+        self.wire.collect()
+        if self.result["times"]:
+            self.result["steps"].append([[device, packet.hex(), hop.hex()] for device, packet, hop in self.caught])
+        self.caught.clear()
+        self.result["times"].append(round(time.monotonic() - self.begin, 4))
+
+    def _step(self, step: dict[str, Any]) -> None:
+        match step["do"]:
+            case "in":
+                port = self.ports[step["device"]]
+                for packet in step["packets"]:
+                    port.send(bytes.fromhex(packet))
+            case "send":
+                channel = self.raw[step["family"]]
+                channel.setsockopt(socket.SOL_SOCKET, _FREEBIND_MARK, step["mark"])
+                for packet in step["packets"]:
+                    self._send(channel, bytes.fromhex(packet))
+            case "change":
+                self._apply([change_from_dict(step["change"])])
+            case "sysctl":
+                for name, value in step["sysctl"]:
+                    write_sysctl(name, value)
+            case "flush":
+                nfnetlink.ask(nfnetlink.CONNTRACK, _DELETE_CONNTRACK, 0, b"")
+        self.wire.collect()
+
+    def _send(self, channel: socket.socket, packet: bytes) -> None:
+        version6 = packet[0] >> 4 == 6
+        target = socket.inet_ntop(*((INET6, packet[24:40]) if version6 else (INET, packet[16:20])))
+        try:
+            channel.sendto(packet, (target, 0))
+        except OSError as error:
+            # A packet that a rule drops in OUTPUT, or that has no route: the process is told, nothing leaves.
+            self.result["notes"].append(f"send: {error.strerror}")
+
+    def _apply(self, changes: list[Any]) -> None:
+        if self.ipvs is None:
+            self.ipvs = KernelIpvs()
+        self.ipvs.apply(changes)
+
+    # -- after --------------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        self.result["conntrack"] = [conntrack_to_dict(entry) for entry in KernelConntrack().entries()]
+        self.result["connections"] = Path("/proc/thread-self/net/ip_vs_conn").read_text().splitlines()[1:]
+        self.result["services"] = []
+        if self.ipvs is not None:
+            self.result["services"] = [status_to_dict(status) for status in self.ipvs.services()]
+        self.result["tables"] = {
+            program: run(f"{program}-legacy-save", "-c") for program in self.job["restore"]
+        }
+
+    def _read_counters(self) -> None:
+        """The totals once more: they are what the estimator last added up, the counts of connections are not."""
+        assert self.ipvs is not None
+        later = {str(status.service.address): status_to_dict(status) for status in self.ipvs.services()}
+        for service in self.result["services"]:
+            found = later.get(service["address"])
+            if found is None:
+                continue
+            service["stats"] = found["stats"]
+            totals = {server["address"]: server["stats"] for server in found["servers"]}
+            for server in service["servers"]:
+                server["stats"] = totals.get(server["address"], server["stats"])
+
+
+def raw_socket(family: int) -> socket.socket:
+    """A socket that sends whole packets."""
+    channel = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    channel.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    return channel
+
+
+def write_sysctl(name: str, value: str) -> None:
+    """Write under /proc/sys, of the namespace that this thread is in."""
+    path = "/proc/sys/" + name.replace(".", "\0").replace("/", ".").replace("\0", "/")
+    try:
+        with Path(path).open("w") as file:
+            file.write(value)
+    except OSError as error:
+        raise OSError(error.errno, f"sysctl {name} = {value}: {error.strerror}") from None
+
+
+def run(program: str, *arguments: str, text: str = "") -> str:
+    """What a program of the firewall prints; raises OSError when it fails."""
+    done = subprocess.run([program, *arguments], input=text, capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        raise OSError(f"{program}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def restore(program: str, text: str) -> None:
+    """Load rules from iptables-save's text."""
+    run(f"{program}-legacy-restore", "-c", "-w", "20", text=text if text.endswith("\n") else text + "\n")
+
+
+def _stop_offloads(devices: list[dict[str, Any]]) -> None:
+    """No checksum is left to a card that is not there, and none is taken for verified: veth would do both."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+        for device in devices:
+            for command in _OFFLOADS:
+                value = ctypes.create_string_buffer(struct.pack("=II", command, 0))
+                request = struct.pack("=16sQ16x", device["name"].encode(), ctypes.addressof(value))
+                fcntl.ioctl(channel, _ETHTOOL, request)
+
+
+def _wait_for_addresses6(addresses: list[str]) -> None:
+    """An IPv6 address is ours when its route is there, which a worker of the kernel puts in some moments later."""
+    wanted = {socket.inet_pton(socket.AF_INET6, text.partition("/")[0]).hex() for text in addresses}
+    deadline = time.monotonic() + 5
+    while wanted:
+        for line in Path("/proc/thread-self/net/ipv6_route").read_text().splitlines():
+            words = line.split()
+            if words[1] == "80" and int(words[8], 16) & 0x80000000:
+                wanted.discard(words[0])
+        if wanted:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"IPv6 addresses are not there after 5 s: {', '.join(sorted(wanted))}")
+            time.sleep(0.005)
