@@ -14,10 +14,10 @@ from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
-from typing import NamedTuple
 
 from ipvsctl.datapath.ct.nat import Nat
 from ipvsctl.datapath.ct.table import Conntrack
+from ipvsctl.datapath.flows import Flows, Output, Recorder
 from ipvsctl.datapath.hooks import HOOK_NAMES, TABLE
 from ipvsctl.datapath.ip import Ip
 from ipvsctl.datapath.local import Local
@@ -37,14 +37,6 @@ Randrange = Callable[[int], int]
 """A number from 0 to less than the argument, each as likely: random.Random(seed).randrange."""
 
 
-class Output(NamedTuple):
-    """A packet that leaves a device: `next_hop` is whose link address it goes to (4 or 16 bytes)."""
-
-    device: str
-    packet: bytes
-    next_hop: bytes
-
-
 class Engine:
     """An emulated namespace. Not to be shared between threads."""
 
@@ -52,6 +44,7 @@ class Engine:
         self.random = random
         self.now = 0.0
         self.tracer: Tracer | None = None
+        self.recorder: Recorder | None = None
         self.outputs: list[Output] = []
         self.drops: Counter[Reason] = Counter()
         self.verdict: Reason | str = ""
@@ -70,6 +63,7 @@ class Engine:
         self.nat = Nat(self)
         self.tables = Tables(self)
         self.vs = Ipvs(self)
+        self.flows = Flows(self)
         for table in snapshot.tables:
             self.tables.load(table)
         self.vs.set_timeouts(snapshot.timeouts)
@@ -83,6 +77,11 @@ class Engine:
 
     def receive(self, device: str, packet: bytes, now: float) -> list[Output]:
         """A packet (from its IP header on) comes in by a device; what leaves because of it."""
+        at = self.timers.poll_at()
+        if self.tracer is None and (at is None or at > now):
+            known = self.flows.forward(device, packet, now)
+            if known is not None:
+                return known
         self.now = now
         self.outputs = outputs = []
         self.verdict = ""
@@ -93,7 +92,13 @@ class Engine:
             self._count(None, Reason.HEADER)
             return outputs
         skb.primary = True
-        self.ip.receive(skb)
+        if self.tracer is None and self.flows.worth(packet):
+            self.recorder = recorder = Recorder()
+            self.ip.receive(skb)
+            self.recorder = None
+            self.flows.learn(device, packet, skb, recorder)
+        else:
+            self.ip.receive(skb)
         self._work()
         return outputs
 
@@ -139,6 +144,7 @@ class Engine:
 
     def rebuild(self) -> None:
         """Find out anew which functions are in which hook: after rules, services or users of conntrack changed."""
+        self.flows.clear()
         for family in (INET, INET6):
             in_use = self.tables.loaded(family) | self.vs.hooks(family) | self.ct.hooks(family)
             rows: list[list[tuple[int, str, HookFunction]]] = [[] for _ in HOOK_NAMES]

@@ -146,7 +146,7 @@ class Table:
         for shift, routes in self._lengths:
             hops = routes.get(address >> shift)
             if hops is not None:
-                found = hops[0] if not device or len(hops) == 1 and not strict else _best6(hops, device, strict)
+                found = hops[0] if not device or (len(hops) == 1 and not strict) else _best6(hops, device, strict)
                 if found is not None:
                     if found.failure is not None:
                         return None if found.kind == "throw" else found.failure

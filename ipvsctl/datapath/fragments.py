@@ -6,10 +6,20 @@ Sources: ip_fragment.c, inet_fragment.c, ip_output.c; ipv6/reassembly.c, nf_conn
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ipvsctl.datapath.fragment_queue import (
+    FIRST,
+    LAST,
+    QUEUE_SIZE,
+    SKB_SIZE,
+    Pool,
+    Queue,
+    Whole,
+    place_of,
+    transport_cut,
+)
 from ipvsctl.datapath.skb import Skb
 from ipvsctl.datapath.verdict import Reason
 from ipvsctl.model.address import INET
@@ -21,108 +31,8 @@ if TYPE_CHECKING:
 LOCAL_DELIVER, CONNTRACK_IN, CONNTRACK_OUT, VS_IN, VS_OUT, VS_FWD = range(6)
 """Users. IPv6 has no IPVS ones: there IPVS sees what nf_defrag left."""
 
-_FIRST, _LAST = 1, 2
 _ECN = {1: 0, 2: 0, 4: 0, 8: 0, 6: 0, 12: 3, 10: 3, 14: 3}
 """inet_fragment.c: ip_frag_ecn_table: what is OR-ed into the field; a mixture that is not here makes no packet."""
-
-_QUEUE_SIZE = 208
-_SKB_SIZE = 256
-"""Bytes that the kernel counts for a queue and for an skb without its data (x86-64)."""
-
-
-class Whole(bytearray):
-    """A packet made of fragments. `sizes` are the bytes of payload that each brought, in order.
-
-    The kernel keeps the fragments as they are behind the first one's header, and sends just these on when the device
-    takes them: a packet that was cut unevenly stays so. Lost as soon as the payload changes its length.
-    """
-
-    __slots__ = ("sizes",)
-
-    def __init__(self, data: bytearray, sizes: list[int]) -> None:
-        super().__init__(data)
-        self.sizes = sizes
-
-
-class _Pool:
-    """Queues that share a limit: `memory` is what they take, in bytes as the kernel counts them."""
-
-    __slots__ = ("limit", "memory", "queues", "timeout")
-
-    def __init__(self, limit: str, timeout: str) -> None:
-        self.queues: dict[bytes, Queue] = {}
-        self.memory = 0
-        self.limit = limit
-        self.timeout = timeout
-
-
-class Queue:
-    """The fragments of one packet. `runs` are [begin, end] of pieces without a gap, `pieces` payloads by offset."""
-
-    __slots__ = (
-        "ecn", "expires", "flags", "fragments", "head", "key", "length", "max_df", "max_size", "meat", "memory",
-        "pieces", "pool", "rid", "runs", "slot", "source", "user",
-    )  # fmt: skip
-
-    def __init__(self, fragments: Fragments, pool: _Pool, key: bytes, user: int, source: bytes) -> None:
-        self.fragments = fragments
-        self.pool = pool
-        self.key = key
-        self.user = user
-        self.source = source
-        self.expires = 0.0
-        self.slot = 0
-        self.rid = 0
-        self.max_size = self.max_df = 0
-        self.memory = _QUEUE_SIZE
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget every fragment; the largest sizes stay, as in ip_frag_reinit."""
-        self.flags = self.length = self.meat = self.ecn = 0
-        self.runs: list[list[int]] = []
-        self.pieces: dict[int, bytes] = {}
-        self.head: Skb | None = None
-
-    def on_timer(self, now: float) -> None:
-        """The others did not come."""
-        self.fragments.expire(self)
-
-    def insert(self, begin: int, end: int) -> bool | None:
-        """Note a piece: true for a new one, None for one that is there already, false when it overlaps.
-
-        inet_frag_queue_insert: a run grows at the end of the queue only, so a piece that spans two runs overlaps even
-        when every byte of it is there.
-        """
-        runs = self.runs
-        if not runs or end > runs[-1][1]:
-            if runs and begin < runs[-1][1]:
-                return False
-            if runs and begin == runs[-1][1]:
-                runs[-1][1] = end
-            else:
-                runs.append([begin, end])
-            return True
-        at = bisect_right(runs, [begin, 1 << 20])
-        if at and begin < runs[at - 1][1]:
-            return None if end <= runs[at - 1][1] else False
-        if at < len(runs) and end > runs[at][0]:
-            return False
-        runs.insert(at, [begin, end])
-        return True
-
-    def last(self, end: int, more: bool) -> bool:
-        """Keep account of where the packet ends; false when that contradicts what is known."""
-        if not more:
-            if end < self.length or (self.flags & _LAST and end != self.length):
-                return False
-            self.flags |= _LAST
-            self.length = end
-        elif end > self.length:
-            if self.flags & _LAST:
-                return False
-            self.length = end
-        return True
 
 
 class Fragments:
@@ -134,9 +44,9 @@ class Fragments:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.last_size = 0
-        self._four = _Pool("net.ipv4.ipfrag_high_thresh", "net.ipv4.ipfrag_time")
-        self._six = _Pool("net.ipv6.ip6frag_high_thresh", "net.ipv6.ip6frag_time")
-        self._six_conntrack = _Pool(
+        self._four = Pool("net.ipv4.ipfrag_high_thresh", "net.ipv4.ipfrag_time")
+        self._six = Pool("net.ipv6.ip6frag_high_thresh", "net.ipv6.ip6frag_time")
+        self._six_conntrack = Pool(
             "net.netfilter.nf_conntrack_frag6_high_thresh", "net.netfilter.nf_conntrack_frag6_timeout"
         )
         self._peers: dict[bytes, list[int]] = {}
@@ -160,7 +70,7 @@ class Fragments:
             return self._deliver6(skb)
         return self._gather6(skb, user)
 
-    def _queue(self, pool: _Pool, key: bytes, user: int, source: bytes) -> Queue | None:
+    def _queue(self, pool: Pool, key: bytes, user: int, source: bytes) -> Queue | None:
         """inet_frag_find; None: no memory is left for it, or for any fragment."""
         settings = self.engine.settings
         if pool.memory > settings.get(pool.limit, 4 << 20) or not settings.get(pool.limit, 1):
@@ -194,11 +104,11 @@ class Fragments:
         """A piece is in: count it. `size` that of the fragment, for the kernel's skb->truesize."""
         queue.pieces[begin] = payload
         queue.meat += len(payload)
-        room = _SKB_SIZE + (1 << (size + 383).bit_length())
+        room = SKB_SIZE + (1 << (size + 383).bit_length())
         queue.memory += room
         queue.pool.memory += room
         if not begin:
-            queue.flags |= _FIRST
+            queue.flags |= FIRST
             queue.head = skb
 
     # -- IPv4 ---------------------------------------------------------------------------------------------------------
@@ -207,7 +117,7 @@ class Fragments:
         """ip_defrag, ip_frag_queue."""
         data = skb.data
         limit = self.engine.settings.get("net.ipv4.ipfrag_max_dist", 64)
-        key = b"%c%c%b%b" % (user, data[9], data[4:6], data[12:20])
+        key = b"%c%c%b%b" % (user, data[9], bytes(data[4:6]), bytes(data[12:20]))
         queue = self._queue(self._four, key, user, skb.source if limit else b"")
         if queue is None:
             return Reason.FRAGMENT_FULL
@@ -232,7 +142,7 @@ class Fragments:
         if data[6] & 0x40:
             queue.max_df = max(queue.max_df, size)
         self._keep(queue, skb, begin, bytes(data[length:size]), size)
-        if queue.flags != _FIRST | _LAST or queue.meat != queue.length:
+        if queue.flags != FIRST | LAST or queue.meat != queue.length:
             return Reason.FRAGMENT
         return self._whole4(queue, skb)
 
@@ -245,14 +155,14 @@ class Fragments:
 
     def _restart(self, queue: Queue) -> None:
         """The identification was used again, most likely: begin anew."""
-        queue.pool.memory -= queue.memory - _QUEUE_SIZE
-        queue.memory = _QUEUE_SIZE
+        queue.pool.memory -= queue.memory - QUEUE_SIZE
+        queue.memory = QUEUE_SIZE
         queue.clear()
         queue.expires = self.engine.now + self.engine.settings.get("net.ipv4.ipfrag_time", 30)
         self.engine.timers.watch(queue)
 
     def _whole4(self, queue: Queue, skb: Skb) -> bytearray | Reason:
-        """ip_frag_reasm: DF is set when the largest fragment had it, and then the packet is cut again when it leaves."""
+        """ip_frag_reasm: DF is set when the largest fragment had it; the packet is cut again when it leaves."""
         self._kill(queue)
         ecn = _ECN.get(queue.ecn)
         head = queue.head
@@ -280,7 +190,7 @@ class Fragments:
 
     def _deliver6(self, skb: Skb) -> bytearray | Reason:
         """ipv6_frag_rcv: what is wrong is answered with a parameter problem."""
-        found = _fragment_header(skb.data)
+        found = place_of(skb.data)
         if found is None:
             return skb.data
         data, at = skb.data, found[1]
@@ -289,7 +199,7 @@ class Fragments:
         if not (data[at + 3] & 0xF9 or data[at + 2]):
             self.last_size = len(data)
             return data
-        if _transport_cut(data, 40, data[6]):
+        if transport_cut(data, 40, data[6]):
             return self._problem(skb, 3, 0)
         queue = self._queue6(self._six, skb, LOCAL_DELIVER, at)
         if queue is None:
@@ -311,13 +221,13 @@ class Fragments:
         return Reason.FRAGMENT_BROKEN
 
     def _gather6(self, skb: Skb, user: int) -> bytearray | Reason:
-        """nf_ct_frag6_gather, nf_ct_frag6_queue: a contradiction about the end leaves the queue alive, an overlap not."""
+        """nf_ct_frag6_gather, nf_ct_frag6_queue: an overlap kills the queue, a contradiction about the end does not."""
         data = skb.data
-        found = _fragment_header(data)
+        found = place_of(data)
         if found is None or len(data) == 40:
             return data
         at = found[1]
-        if _transport_cut(data, at, ipv6.FRAGMENT):
+        if transport_cut(data, at, ipv6.FRAGMENT):
             return data
         if len(data) < at + 8:
             return Reason.FRAGMENT_BROKEN
@@ -336,12 +246,13 @@ class Fragments:
             return Reason.FRAGMENT_BROKEN
         return self._take6(queue, skb, found, begin, end, len(data))
 
-    def _queue6(self, pool: _Pool, skb: Skb, user: int, at: int) -> Queue | None:
+    def _queue6(self, pool: Pool, skb: Skb, user: int, at: int) -> Queue | None:
         """The key has no protocol; the device counts for multicast and link-local destinations only."""
         data = skb.data
         scoped = data[24] == 0xFF or (data[24] == 0xFE and data[25] & 0xC0 == 0x80)
         device = skb.indev.encode() if scoped else b""
-        return self._queue(pool, b"%c%b%b%b" % (user, data[at + 4 : at + 8], data[8:40], device), user, b"")
+        key = b"%c%b%b%b" % (user, bytes(data[at + 4 : at + 8]), bytes(data[8:40]), device)
+        return self._queue(pool, key, user, b"")
 
     def _take6(
         self, queue: Queue, skb: Skb, found: tuple[int, int], begin: int, end: int, size: int
@@ -356,12 +267,12 @@ class Fragments:
         queue.ecn |= 1 << (data[1] >> 4 & 3)
         queue.max_size = max(queue.max_size, size)
         self._keep(queue, skb, begin, bytes(data[found[1] + 8 :]), size)
-        if queue.flags != _FIRST | _LAST or queue.meat != queue.length:
+        if queue.flags != FIRST | LAST or queue.meat != queue.length:
             return Reason.FRAGMENT
         self._kill(queue)
         ecn = _ECN.get(queue.ecn)
         head = queue.head
-        place = _fragment_header(head.data) if head is not None else None
+        place = place_of(head.data) if head is not None else None
         if ecn is None or head is None or place is None:
             return Reason.FRAGMENT_BROKEN
         field, at = place
@@ -390,10 +301,8 @@ class Fragments:
         head.primary = False
         if head.family == INET:
             route = self.engine.routing.input(head)
-            if isinstance(route, Reason):
-                return
-            head.dst = route
-            if queue.user != CONNTRACK_IN or route.kind == "local":
+            if not isinstance(route, Reason) and (queue.user != CONNTRACK_IN or route.kind == "local"):
+                head.dst = route
                 self.engine.ip.icmp_error(head, 11, 1)
         else:
             self.engine.ip.icmp_error(head, 3, 1)
@@ -425,3 +334,60 @@ class Fragments:
             return Reason.FRAGMENT_BROKEN
         size = max(largest, ipv6.MINIMUM_MTU) if largest else mtu
         return Fragments.split(data, size, skb.family, identification=identification()) or Reason.TOO_BIG
+
+    @staticmethod
+    def split(data: bytearray, mtu: int, family: int, df: bool = False, identification: int = 0) -> list[bytearray]:
+        """Cut a packet into pieces of at most `mtu` bytes; none when they would carry less than 8 bytes.
+
+        One that was put together falls apart as it came, if its pieces are small enough (the fast path of
+        ip_do_fragment and ip6_fragment, which never sets DF); else the pieces are as large as they may be.
+        """
+        sizes = data.sizes if isinstance(data, Whole) else []
+        if family == INET:
+            length = (data[0] & 15) * 4
+            if _fits(sizes, len(data) - length, mtu - length):
+                return _apart4(data, sizes, length)
+            return ipv4.fragment(data, mtu, df)
+        found = ipv6.unfragmentable(data)
+        if found is not None and _fits(sizes, len(data) - found[0], mtu - found[0] - 8):
+            return _apart6(data, sizes, found, identification)
+        return ipv6.fragment(data, mtu, identification)
+
+
+def _fits(sizes: list[int], length: int, room: int) -> bool:
+    """Whether the pieces still make up the payload and each is small enough."""
+    return room >= 8 and bool(sizes) and max(sizes) <= room and sum(sizes) == length
+
+
+def _apart4(data: bytearray, sizes: list[int], length: int) -> list[bytearray]:
+    header = data[:length]
+    pieces = []
+    at, last = length, len(data)
+    for size in sizes:
+        piece = header + data[at : at + size]
+        more = at + size < last
+        offset = (at - length) >> 3 | (ipv4.MF if more else 0)
+        piece[2], piece[3] = len(piece) >> 8, len(piece) & 255
+        piece[6], piece[7] = offset >> 8, offset & 255
+        ipv4.seal(piece)
+        pieces.append(piece)
+        if at == length and length > ipv4.HEADER:
+            header[ipv4.HEADER :] = ipv4.copied_options(header[ipv4.HEADER :])
+        at += size
+    return pieces
+
+
+def _apart6(data: bytearray, sizes: list[int], found: tuple[int, int], identification: int) -> list[bytearray]:
+    length, field = found
+    header = data[:length]
+    kind, header[field] = header[field], ipv6.FRAGMENT
+    pieces = []
+    at, last = length, len(data)
+    for size in sizes:
+        piece = header + ipv6.fragment_header(kind, at - length, at + size < last, identification)
+        piece += data[at : at + size]
+        payload = len(piece) - ipv6.HEADER
+        piece[4], piece[5] = payload >> 8, payload & 255
+        pieces.append(piece)
+        at += size
+    return pieces

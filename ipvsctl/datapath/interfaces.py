@@ -9,7 +9,7 @@ from ipvsctl.wire.address import packed
 
 
 class Address:
-    """An address of a device. `network` and `shift` say its prefix; `primary` the address it is secondary to, or itself."""
+    """An address of a device. `network` and `shift` say its prefix; `primary` is what it is secondary to, or itself."""
 
     __slots__ = ("bits", "length", "network", "primary", "scope", "shift", "value")
 
@@ -39,8 +39,8 @@ class Interface:
     """
 
     __slots__ = (
-        "accept_local", "addresses4", "addresses6", "device", "forwarding", "groups6", "hosts", "name", "redirects",
-        "route_localnet", "rp_filter", "shared_media", "source_mark",
+        "accept_local", "addresses4", "addresses6", "device", "disabled6", "forwarding", "groups6", "hosts", "name",
+        "redirects", "route_localnet", "rp_filter", "shared_media", "source_mark",
     )  # fmt: skip
 
     def __init__(self, device: Device) -> None:
@@ -60,7 +60,7 @@ class Interface:
         self.groups6.update(
             b"\xff\x02" + bytes(9) + b"\1\xff" + each.value[13:] for each in self.addresses6
         )  # the solicited-node groups (RFC 4291, 2.7.1)
-        self.forwarding = self.accept_local = self.route_localnet = self.source_mark = False
+        self.forwarding = self.accept_local = self.route_localnet = self.source_mark = self.disabled6 = False
         self.redirects = self.shared_media = True
         self.rp_filter = 0
 
@@ -72,6 +72,9 @@ class Interface:
         self.route_localnet = settings.either(self.name, "route_localnet")
         self.source_mark = settings.either(self.name, "src_valid_mark")
         self.redirects = settings.either(self.name, "send_redirects")
+        self.disabled6 = bool(
+            settings.everywhere("ipv6", "disable_ipv6") or settings.device("ipv6", self.name, "disable_ipv6")
+        )
         # Not in the knowledge tables: its default is 1, and 0 must stand in both places to turn it off.
         self.shared_media = bool(
             settings.get("net.ipv4.conf.all.shared_media", 1)

@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ipvsctl.datapath.engine import Engine, Output
+from ipvsctl.datapath.engine import Engine
+from ipvsctl.datapath.flows import Output
 from ipvsctl.datapath.skb import ACK, FIN, PSH, SYN, TCP, UDP, Skb
 from ipvsctl.datapath.trace import Step, Tracer
 from ipvsctl.datapath.verdict import Reason

@@ -25,7 +25,7 @@ def scope(address: bytes) -> int:
     """__ipv6_addr_src_scope: 2 link-local and ::1, 5 site-local, 14 global; of a multicast address what it says."""
     if address[0] == 0xFF:
         return address[1] & 15
-    if address[0] == 0xFE and address[1] & 0xC0 == 0x80 or address == _LOOPBACK:
+    if (address[0] == 0xFE and address[1] & 0xC0 == 0x80) or address == _LOOPBACK:
         return LINK_LOCAL
     return 5 if address[0] == 0xFE and address[1] & 0xC0 == 0xC0 else 14
 
@@ -60,7 +60,8 @@ def select6(interfaces: dict[str, Interface], name: str, destination: bytes) -> 
     """
     label = _label(destination)
     near = name and (destination[0] == 0xFF or scope(destination) <= LINK_LOCAL)
-    best, found = (), b""
+    best: tuple[int, ...] = ()
+    found = b""
     for interface in [interfaces[name]] if near and name in interfaces else interfaces.values():
         for each in interface.addresses6:
             score = _score(each, interface.name, name, destination, label)

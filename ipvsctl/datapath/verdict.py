@@ -19,6 +19,7 @@ class Reason(Enum):
     FRAGMENT = "a fragment, kept until the others come"
     FRAGMENT_BROKEN = "the fragments do not make a packet"
     FRAGMENT_TIMEOUT = "the other fragments did not come in time"
+    FRAGMENT_FULL = "too many other fragments wait already"
 
     # routing
     NO_ROUTE = "there is no route to the destination"
@@ -33,6 +34,7 @@ class Reason(Enum):
     TOO_BIG = "it is larger than the MTU and must not be fragmented"
     NO_NEIGHBOUR = "the next hop does not answer on the link"
     NOT_MEMBER = "the host is not a member of the multicast group"
+    DISABLED = "IPv6 is off on the device (disable_ipv6)"
     OPTIONS = "an IP option or extension header that the host does not take"
     LOOPBACK_SOURCE = "a loopback source must not leave the host"
 
@@ -40,6 +42,7 @@ class Reason(Enum):
     RULE = "a rule drops it"
     POLICY = "the policy of a chain drops it"
     REJECT = "a rule rejects it"
+    RULE_TRUNCATED = "a rule asks for a transport header that is cut off: such a packet is dropped"
 
     # conntrack and NAT
     CONNTRACK_FULL = "the conntrack table is full"
@@ -52,6 +55,7 @@ class Reason(Enum):
 
     # IPVS
     IPVS_NO_DESTINATION = "IPVS: the service has no server that takes it"
+    IPVS_NO_CONNECTION = "IPVS: a nat server sends a packet of no connection (nat_icmp_send tells it so)"
     IPVS_SERVER_GONE = "IPVS: the connection's server was deleted (expire_nodest_conn=0)"
     IPVS_OLD_CONNTRACK = "IPVS: the old connection's conntrack entry must go first; the client's next try is scheduled"
     IPVS_DROP_PACKET = "IPVS: drop_packet drops one in so many new connections"

@@ -52,7 +52,12 @@ def crc32c(data: Buffer, crc: int = 0) -> int:
 
 
 def chunk(kind: int, flags: int = 0, body: bytes = b"") -> bytes:
-    """A chunk, padded to words; its length field leaves the padding out."""
+    """A chunk, padded to words; its length field leaves the padding out.
+
+    Raises ValueError when it is longer than 65535 bytes.
+    """
+    if len(body) > 65531:
+        raise ValueError(f"{4 + len(body)} bytes make no SCTP chunk")
     return pack(">BBH", kind, flags, 4 + len(body)) + body + b"\0" * (-len(body) % 4)
 
 

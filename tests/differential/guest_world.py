@@ -1,4 +1,4 @@
-"""One scenario on the real kernel: a namespace for the director is laid out, lives through its steps, is read, and goes.
+"""One scenario on the real kernel: a namespace for the director is laid out, lives its steps, is read, and goes.
 
 Everything is told by a job: a dictionary of plain values that jobs.py made of the scenario. A world is a generator: it
 yields until when it has nothing to do, so that one process plays many scenarios at once and nobody waits for a timeout.
@@ -217,9 +217,7 @@ class World:
         self.result["services"] = []
         if self.ipvs is not None:
             self.result["services"] = [status_to_dict(status) for status in self.ipvs.services()]
-        self.result["tables"] = {
-            program: run(f"{program}-legacy-save", "-c") for program in self.job["restore"]
-        }
+        self.result["tables"] = {program: run(f"{program}-legacy-save", "-c") for program in self.job["restore"]}
 
     def _read_counters(self) -> None:
         """The totals once more: they are what the estimator last added up, the counts of connections are not."""

@@ -95,8 +95,11 @@ def address(text: str, index: int) -> Message:
     scope = _HOST if interface.ip.is_loopback else _UNIVERSE
     body = struct.pack("=BBBBI", family, interface.network.prefixlen, _NODAD if family != socket.AF_INET else 0,
                        scope, index)  # fmt: skip
-    return _NEWADDR, _CREATE | _EXCL, body + _attribute(2, interface.ip.packed) + _attribute(1, interface.ip.packed), (
-        f"address {text}"
+    return (
+        _NEWADDR,
+        _CREATE | _EXCL,
+        body + _attribute(2, interface.ip.packed) + _attribute(1, interface.ip.packed),
+        (f"address {text}"),
     )
 
 

@@ -79,7 +79,7 @@ class Expectations:
         Refused: the master has no helper, another expectation could take the same packet, or there are too many. The
         same expectation of the same master takes the old one's place; beyond the helper's own number the oldest goes.
         """
-        if master.helper is None and not master.status & HELPER or master.status & DYING:
+        if (master.helper is None and not master.status & HELPER) or master.status & DYING:
             return False
         new = Expectation(self, master, match, any_port)
         now = self._engine.now

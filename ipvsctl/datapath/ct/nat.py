@@ -105,14 +105,14 @@ class Nat:
     def _translate(self, skb: Skb, entry: Entry, source: bool) -> Verdict:
         """nf_nat_ipv4_fn and nf_nat_inet_fn."""
         info = skb.ctinfo
-        if info == RELATED or info == RELATED_REPLY:
+        if info in (RELATED, RELATED_REPLY):
             if skb.protocol == (ICMP if skb.family == INET else ICMPV6):
-                return translate_error(skb, entry, source)
+                return self._translate_error(skb, entry, source)
             new = True
         else:
             new = info == NEW
         if new and not entry.status & (done := SRC_NAT_DONE if source else DST_NAT_DONE):
-            verdict = self._engine.tables.nat(skb)
+            verdict: Verdict = self._engine.tables.nat(skb)
             if verdict is not None:
                 return verdict
             if not entry.status & done:
@@ -127,12 +127,18 @@ class Nat:
         reply = info >= ESTABLISHED_REPLY
         if not entry.status & (SRC_NAT if source != reply else DST_NAT):
             return None
-        before = str(skb) if self._engine.tracer is not None else ""
         if not rewrite(skb, entry.original if reply else entry.reply, source):
             return Reason.NAT
         if self._engine.tracer is not None:
-            self._engine.tracer.note(f"address translation: {before} becomes {skb}")
+            self._engine.tracer.note(f"address translation makes it {skb}")
         return None
+
+    def _translate_error(self, skb: Skb, entry: Entry, source: bool) -> Verdict:
+        before = skb.source, skb.destination
+        verdict = translate_error(skb, entry, source)
+        if self._engine.tracer is not None and (skb.source, skb.destination) != before:
+            self._engine.tracer.note(f"address translation makes it {skb}, its quotation likewise")
+        return verdict
 
     # -- new connections ----------------------------------------------------------------------------------------------
 
@@ -180,7 +186,8 @@ class Nat:
         if source:
             if self._ct.taken(reply, entry):
                 return self.setup(entry, "src", reply[half:end], None, None)
-            if reply[half:end] != entry.original[1:half]:
+            original = entry.original
+            if reply[half:end] != original[1:half] or reply[end + 2 :] != original[end : end + 2]:
                 self._remember(entry, self._ct.invert(reply))
             entry.status |= SRC_NAT_DONE
             return None

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ipvsctl.datapath.ct.entry import DST_NAT, DST_NAT_DONE, SRC_NAT, SRC_NAT_DONE
-from ipvsctl.datapath.ct.nat_tuple import DCCP
-from ipvsctl.datapath.skb import GRE, ICMP, ICMPV6, RELATED_REPLY, SCTP, TCP, UDP, UDPLITE, Broken, Skb
+from ipvsctl.datapath.ct.tuples import DCCP
+from ipvsctl.datapath.skb import GRE, ICMP, ICMPV6, RELATED_REPLY, SCTP, TCP, UDP, UDPLITE, Skb
 from ipvsctl.datapath.verdict import Reason, Verdict
 from ipvsctl.model.address import INET
 from ipvsctl.wire.checksum import checksum, pseudo, replaced
+from ipvsctl.wire.icmp import embedded
 from ipvsctl.wire.sctp import seal
 from ipvsctl.wire.transport import verify
 
@@ -85,10 +86,9 @@ def _manipulate_transport(
     if protocol in _CHECKS or protocol == SCTP:
         if len(data) < thoff + 8:
             return False
+        where = thoff if source else thoff + 2
         if protocol == ICMPV6:
             where = thoff + 4 if data[thoff] in _ECHO6 else -1
-        else:
-            where = thoff if source else thoff + 2
         if where >= 0:
             before += data[where] << 8 | data[where + 1]
             after += number
@@ -186,21 +186,11 @@ def _rewrite_quotation(data: bytearray, at: int, family: int, key: bytes, source
     protocol = key[0]
     if protocol in (ICMP, ICMPV6):
         second = end
-    if family == INET:
-        thoff = at + (data[at] & 15) * 4
-    else:
-        thoff = _quoted_transport(data, at)
+    thoff = at + (data[at] & 15) * 4 if family == INET else _quoted_transport(data, at)
     return _manipulate(data, at, thoff, protocol, address, key[second] << 8 | key[second + 1], source)
 
 
 def _quoted_transport(data: bytearray, at: int) -> int:
     """Where the transport header of a quoted IPv6 packet begins; -1 when it is not there (ipv6_skip_exthdr)."""
-    quoted = data[at:]
-    length = len(quoted) - 40
-    # What is quoted is cut off, which Skb would refuse: give it the length that is there.
-    quoted[4], quoted[5] = length >> 8 & 255, length & 255
-    try:
-        inner = Skb(quoted)
-    except Broken:
-        return -1
-    return -1 if inner.fragment else at + inner.thoff
+    found = embedded(data, at)
+    return -1 if found is None or found.fragment else found.thoff

@@ -10,11 +10,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ipvsctl.datapath.ct.entry import make_tuple, parts
-from ipvsctl.datapath.skb import GRE, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE
-
-DCCP = 33
-PORTED = frozenset({TCP, UDP, SCTP, UDPLITE, DCCP})
-"""Protocols whose tuples have ports that can be translated."""
+from ipvsctl.datapath.ct.tuples import HAVE_PORTS
+from ipvsctl.datapath.skb import GRE, ICMP, ICMPV6
 
 ATTEMPTS = 128
 """Ports that are tried in the first window; each further one is half as large, down to 8."""
@@ -56,9 +53,10 @@ def with_source(key: bytes, source: bytes) -> bytes:
 def has_source_in(key: bytes, wish: Range) -> bool:
     """Whether a tuple's source meets the range (nf_in_range)."""
     end = len(key) - 4
-    if wish.minimum is not None and wish.maximum is not None:
-        # Addresses of one length compare as numbers do.
-        if not wish.minimum <= key[1 : (end + 1) >> 1] <= wish.maximum:
+    # Addresses of one length compare as numbers do.
+    if (low := wish.minimum) is not None and (high := wish.maximum) is not None:
+        own = key[1 : (end + 1) >> 1]
+        if own < low or own > high:
             return False
     if wish.ports is None:
         return True
@@ -66,7 +64,7 @@ def has_source_in(key: bytes, wish: Range) -> bool:
 
 
 def _number_in(protocol: int, number: int, ports: tuple[int, int]) -> bool:
-    if protocol not in PORTED and protocol not in (ICMP, ICMPV6, GRE):
+    if protocol not in HAVE_PORTS and protocol not in (ICMP, ICMPV6, GRE):
         return True
     return ports[0] <= number <= ports[1]
 
@@ -114,7 +112,7 @@ def _with_free_number(
     protocol, end = chosen[0], len(chosen) - 4
     at = end if source or protocol in (ICMP, ICMPV6) else end + 2
     old = chosen[at] << 8 | chosen[at + 1]
-    if protocol in PORTED:
+    if protocol in HAVE_PORTS:
         if wish.ports is not None:
             low, high = min(wish.ports), max(wish.ports)
             size = high - low + 1
@@ -182,7 +180,7 @@ def _rotated(number: int, bits: int) -> int:
 
 
 def hashed(words: list[int], start: int = 0) -> int:
-    """Bob Jenkins' lookup3 hash of 32-bit words (the kernel's jhash2)."""
+    """Bob Jenkins' lookup3 hash of one 32-bit word or more (the kernel's jhash2)."""
     a = b = c = 0xDEADBEEF + 4 * len(words) + start & _WORD
     at = 0
     while len(words) - at > 3:
@@ -194,8 +192,7 @@ def hashed(words: list[int], start: int = 0) -> int:
             a, b, c = b, c, a
     rest = [*words[at:], 0, 0, 0]
     a, b, c = a + rest[0] & _WORD, b + rest[1] & _WORD, c + rest[2] & _WORD
-    if at < len(words):
-        for bits in (14, 11, 25, 16, 4, 14, 24):
-            c = (c ^ b) - _rotated(b, bits) & _WORD
-            a, b, c = b, c, a
-    return c if at == len(words) else b
+    for bits in (14, 11, 25, 16, 4, 14, 24):
+        c = (c ^ b) - _rotated(b, bits) & _WORD
+        a, b, c = b, c, a
+    return b

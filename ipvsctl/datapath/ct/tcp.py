@@ -10,12 +10,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ipvsctl.datapath.ct.entry import ASSURED, CONFIRMED, FIXED_TIMEOUT, SEEN_REPLY, Entry
-from ipvsctl.datapath.ct.outcome import ACCEPT, INVALID, REPEAT, Outcome
+from ipvsctl.datapath.ct.outcome import ACCEPT, REPEAT, Outcome
 from ipvsctl.datapath.ct.tcp_window import (
-    ACK_OVER, BE_LIBERAL, CHALLENGE_ACK, CLOSE_INIT, IN, MASK, MAXACK_SET, SACK_PERM, SEQ_OVER, SIGN,
-    SIMULTANEOUS_OPEN, UNACKNOWLEDGED, WINDOW_SCALE, Segment, Side, State, in_window, options,
+    ACK_OVER,
+    BE_LIBERAL,
+    CHALLENGE_ACK,
+    CLOSE_INIT,
+    IN,
+    MASK,
+    MAXACK_SET,
+    SACK_PERM,
+    SEQ_OVER,
+    SIGN,
+    SIMULTANEOUS_OPEN,
+    STATE_AT,
+    UNACKNOWLEDGED,
+    WINDOW_SCALE,
+    Segment,
+    Side,
+    State,
+    in_window,
+    options,
 )  # fmt: skip
-from ipvsctl.datapath.skb import ACK, FIN, PSH, RST, SYN, URG, Skb
+from ipvsctl.datapath.skb import ACK, FIN, PSH, RST, SYN, TCP, URG, Skb
 
 if TYPE_CHECKING:
     from ipvsctl.datapath.ct.table import Conntrack
@@ -81,8 +98,11 @@ EVENTS = tuple(_event(flags) for flags in range(256))
 """The event of a segment by its flags; NO_EVENT for a combination that no stack sends."""
 
 _PREFIX = "net.netfilter.nf_conntrack_tcp_"
-TIMEOUTS = ("", *(f"{_PREFIX}timeout_{state.lower().rstrip('2')}" for state in STATES[1:]))
-"""The sysctl that says how long a state lasts; SYN_SENT2 shares SYN_SENT's (nf_conntrack_standalone.c)."""
+TIMEOUTS = ("", *(f"{_PREFIX}timeout_{state.lower()}" for state in STATES[1:]))
+"""The sysctl that says how long a state lasts."""
+
+_SYN_SENT2_TIMEOUT = 120
+"""SYN_SENT2 has no sysctl (nf_conntrack_standalone.c)."""
 
 _MAX_RETRANS, _UNACKNOWLEDGED, _CLOSE = (
     _PREFIX + "timeout_" + name for name in ("max_retrans", "unacknowledged", "close")
@@ -94,11 +114,12 @@ _REPEATS, _LOOSE, _LIBERAL, _ANY_RST = (
 CLOSING = frozenset({FIN_WAIT, CLOSE_WAIT, LAST_ACK, TIME_WAIT, CLOSE})
 """States in which an entry may go early when the table is full, and in which a RST is not checked."""
 
+_ASSURING = frozenset({SYN_RECV, ESTABLISHED})
 _SPECIAL = frozenset({SYN_SENT, SYN_RECV, TIME_WAIT, CLOSE, SYN_SENT2, INVALID_STATE, IGNORE})
 
 
 def packet(ct: Conntrack, entry: Entry, skb: Skb, reply: bool) -> Outcome:
-    """Track a segment (nf_conntrack_tcp_packet)."""
+    """Track a segment (nf_conntrack_tcp_packet). `entry.proto` is the packed State."""
     segment = Segment(skb.data, skb.thoff)
     if not segment.size:
         return ct.invalid("the TCP header is cut off")
@@ -107,21 +128,24 @@ def packet(ct: Conntrack, entry: Entry, skb: Skb, reply: bool) -> Outcome:
     event = EVENTS[segment.flags]
     if event == NO_EVENT:
         return ct.invalid("no stack sends this combination of TCP flags")
-    settings = ct.settings
-    state: State
+    state = ct.tcp
     if entry.status & CONFIRMED:
-        state = entry.proto
-    else:
-        begun = _begin(segment, event, settings[_LOOSE])
-        if begun is None:
-            return ct.invalid("no packet that begins a TCP connection")
-        state = entry.proto = begun
+        state.load(entry.proto)
+    elif not _begin(state, segment, event, ct.settings[_LOOSE]):
+        return ct.invalid("no packet that begins a TCP connection")
+    outcome = _track(ct, entry, skb, reply, segment, event)
+    entry.proto = state.pack()
+    return outcome
+
+
+def _track(ct: Conntrack, entry: Entry, skb: Skb, reply: bool, segment: Segment, event: int) -> Outcome:
+    state, settings = ct.tcp, ct.settings
     old = state.state
     new = NEXT[event + 5 if reply else event][old]
     checked = True
     if new in _SPECIAL:
         found = _special(ct, entry, segment, reply, event, old, new)
-        if found.__class__ is Outcome:
+        if isinstance(found, Outcome):
             return found
         old, new, checked = found
     if checked:
@@ -137,7 +161,7 @@ def packet(ct: Conntrack, entry: Entry, skb: Skb, reply: bool) -> Outcome:
     if old != new and new == FIN_WAIT:
         (state.reply if reply else state).flags |= CLOSE_INIT
 
-    timeout = settings[TIMEOUTS[new]]
+    timeout = settings.get(TIMEOUTS[new], _SYN_SENT2_TIMEOUT)
     if state.retrans >= settings[_REPEATS] and timeout > settings[_MAX_RETRANS]:
         timeout = settings[_MAX_RETRANS]
     elif event == RST_EVENT:
@@ -159,40 +183,38 @@ def packet(ct: Conntrack, entry: Entry, skb: Skb, reply: bool) -> Outcome:
             return ACCEPT
         if new == ESTABLISHED and timeout > settings[_UNACKNOWLEDGED]:
             timeout = settings[_UNACKNOWLEDGED]
-    elif not status & ASSURED and new == ESTABLISHED and (old == SYN_RECV or old == ESTABLISHED):
+    elif not status & ASSURED and new == ESTABLISHED and old in _ASSURING:
         entry.status = status | ASSURED
     ct.refresh(entry, skb, reply, timeout)
     return ACCEPT
 
 
-def _begin(segment: Segment, event: int, loose: int) -> State | None:
-    """A new connection's state (tcp_new); None for a segment that begins none."""
-    if NEXT[event][NONE] == INVALID_STATE:
-        return None
-    state = State()
+def _begin(state: State, segment: Segment, event: int, loose: int) -> bool:
+    """Load a new connection's state (tcp_new); false for a segment that begins none."""
+    if NEXT[event][NONE] == INVALID_STATE or (event != SYN_EVENT and not loose):
+        return False
+    state.load()
     state.end = segment.end
     state.maxwin = segment.window or 1
     if event == SYN_EVENT:
         state.maxend = segment.end
         options(segment, state)
-    elif not loose:
-        return None
     else:
         # What went before is unknown, the window's scale above all: believe what comes.
         state.maxend = (segment.end + state.maxwin) & MASK
         state.flags = state.reply.flags = SACK_PERM | BE_LIBERAL
     state.last_index = NO_EVENT
-    return state
+    return True
 
 
 def _special(
     ct: Conntrack, entry: Entry, segment: Segment, reply: bool, event: int, old: int, new: int
 ) -> Outcome | tuple[int, int, bool]:
     """What the table alone does not say: an outcome, or old and new state and whether the window is to be checked."""
-    state: State = entry.proto
+    state = ct.tcp
     if new == INVALID_STATE:
         return ct.invalid(f"a TCP packet that does not fit to the state {STATES[old]}")
-    if new == SYN_SENT or new == IGNORE:
+    if new in (SYN_SENT, IGNORE):
         if new == SYN_SENT:
             if old < TIME_WAIT:
                 return old, new, True
@@ -301,14 +323,23 @@ def _shorten(ct: Conntrack, entry: Entry, state: State, event: int, reply: bool)
 
 def close(ct: Conntrack, entry: Entry) -> None:
     """REJECT has sent a RST in the connection's name (nf_conntrack_tcp_set_closing)."""
-    state = entry.proto
-    if entry.status & CONFIRMED and isinstance(state, State):
-        old, state.state = state.state, CLOSE
+    if entry.status & CONFIRMED and entry.original[0] == TCP:
+        old = state_of(entry)
+        entry.proto = entry.proto[:STATE_AT] + bytes((CLOSE,)) + entry.proto[STATE_AT + 1 :]
         if old != CLOSE and not entry.status & FIXED_TIMEOUT:
             ct.expire_at(entry, ct.engine.now + ct.settings[_CLOSE])
 
 
-def rehook(state: State) -> None:
+def rehook(ct: Conntrack, entry: Entry) -> None:
     """Packets may have been missed: take the windows of an open connection anew (nf_ct_tcp_fixup)."""
-    if state.state == ESTABLISHED:
+    if entry.original[0] == TCP and state_of(entry) == ESTABLISHED:
+        state = ct.tcp
+        state.load(entry.proto)
         state.maxwin = state.reply.maxwin = 0
+        entry.proto = state.pack()
+
+
+def state_of(entry: Entry) -> int:
+    """The state of a connection that has seen a packet."""
+    state: int = entry.proto[STATE_AT]
+    return state

@@ -36,7 +36,7 @@ def make(protocol: int, source: bytes, destination: bytes, data: Buffer, at: int
         if len(ports) < 4:
             return None
         return b"".join((_FIRST[protocol], source, destination, ports))
-    if protocol == ICMP or protocol == ICMPV6:
+    if protocol in (ICMP, ICMPV6):
         if len(data) < at + 8:
             return None
         return b"".join((_FIRST[protocol], source, destination, data[at + 4 : at + 6], data[at : at + 2]))
@@ -54,7 +54,7 @@ def invert(key: bytes) -> bytes | None:
     end = len(key) - 4
     half = (end + 1) >> 1
     protocol = key[0]
-    if protocol == ICMP or protocol == ICMPV6:
+    if protocol in (ICMP, ICMPV6):
         kind = (_INVERSE4 if protocol == ICMP else _INVERSE6).get(key[end + 2])
         if kind is None:
             return None

@@ -129,15 +129,8 @@ class Maglev(_Table):
         if not divisor:
             return []
         shift = max((max(dest.last_weight for dest in dests) // divisor).bit_length() - _MAGLEV_BITS, 0)
-        walks = []
-        for dest in dests:
-            if dest.last_weight:
-                value = fold(dest.address, self.family) + dest.port
-                place = hsiphash(value, _OFFSET_KEY) % MAGLEV_SIZE
-                skip = hsiphash(value, _SKIP_KEY) % (MAGLEV_SIZE - 1) + 1
-                turns = dest.last_weight // divisor >> shift or 1
-                walks.append([place, skip, turns, dest])
-        return _populated(walks)
+        shares = [(dest, dest.last_weight // divisor >> shift or 1) for dest in dests if dest.last_weight]
+        return _populated([_Walk(dest, self.family, turns) for dest, turns in shares])
 
     def pick(self, header: Header, skb: Skb) -> Dest | None:
         table = self._current()
@@ -157,17 +150,30 @@ class Maglev(_Table):
         return None
 
 
-def _populated(walks: list[list[Dest | int]]) -> list[Dest]:
+class _Walk:
+    """A server's way through mh's table: where it stands, how far it goes on, how many slots it takes in each turn."""
+
+    __slots__ = ("dest", "place", "skip", "turns")
+
+    def __init__(self, dest: Dest, family: int, turns: int) -> None:
+        value = fold(dest.address, family) + dest.port
+        self.dest = dest
+        self.place = hsiphash(value, _OFFSET_KEY) % MAGLEV_SIZE
+        self.skip = hsiphash(value, _SKIP_KEY) % (MAGLEV_SIZE - 1) + 1
+        self.turns = turns
+
+
+def _populated(walks: list[_Walk]) -> list[Dest]:
     """Each server in turn takes the next free slots of its own walk through the table (ip_vs_mh_populate)."""
     table: list[Dest | None] = [None] * MAGLEV_SIZE
     left = MAGLEV_SIZE
     while left:
         for walk in walks:
-            place, skip, turns, dest = walk
-            for _ in range(min(turns, left)):
+            place = walk.place
+            for _ in range(min(walk.turns, left)):
                 while table[place] is not None:
-                    place = (place + skip) % MAGLEV_SIZE
-                table[place] = dest
+                    place = (place + walk.skip) % MAGLEV_SIZE
+                table[place] = walk.dest
                 left -= 1
-            walk[0] = place
+            walk.place = place
     return [dest for dest in table if dest is not None]

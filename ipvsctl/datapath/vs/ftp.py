@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING
 
 from ipvsctl.datapath.skb import TCP, Skb
 from ipvsctl.datapath.vs.entry import MASQ, METHOD_MASK, NFCT, NO_CPORT, Conn
-from ipvsctl.datapath.vs.ftp_text import EPSV, PASV, Place, extended_address, passive_request, plain_address
+from ipvsctl.datapath.vs.ftp_text import (
+    ACTIVE,
+    EPSV,
+    PASV,
+    STOP,
+    Place,
+    extended_address,
+    passive_request,
+    plain_address,
+)
 from ipvsctl.datapath.vs.header import Header
+from ipvsctl.datapath.vs.states_tcp import ESTABLISHED, LISTEN
 from ipvsctl.model.address import INET
 from ipvsctl.wire.address import endpoint
 
@@ -20,12 +30,6 @@ if TYPE_CHECKING:
     from ipvsctl.datapath.engine import Engine
     from ipvsctl.datapath.vs.conns import Connections
     from ipvsctl.datapath.vs.nfct import Nfct
-
-ESTABLISHED, LISTEN = 1, 9
-"""States of a TCP connection of IPVS (IP_VS_TCP_S_*)."""
-
-LISTEN_TIMEOUT = 120.0
-"""Seconds that an entry waits for its data connection."""
 
 
 class Ftp:
@@ -52,7 +56,7 @@ class Ftp:
             and conn.flags & METHOD_MASK == MASQ
             and "ip_vs_ftp" in self._engine.modules
         ):
-            conn.app, conn.app_data = self, 0
+            conn.app, conn.app_data = self, ACTIVE
             conn.flags |= NFCT
 
     # -- from the client ----------------------------------------------------------------------------------------------
@@ -63,7 +67,9 @@ class Ftp:
         if not payload:
             return True
         wanted = passive_request(payload, conn.family)
-        if wanted:
+        if wanted == STOP:
+            return True
+        if wanted != ACTIVE:
             conn.app_data = wanted
             self._note(f"ftp: the client asks for passive mode ({'PASV' if wanted == PASV else 'EPSV'})")
             return True
@@ -72,7 +78,7 @@ class Ftp:
             place = extended_address(payload, b"EPRT", 0x20, conn.family, False)
         if place is None:
             return True
-        conn.app_data = 0
+        conn.app_data = ACTIVE
         header = Header(conn.family, TCP, place.address, conn.vaddr, place.port, (conn.vport - 1) & 0xFFFF)
         data = self._conns.find_in(header)
         if data is None:
@@ -80,8 +86,6 @@ class Ftp:
                 conn, (place.address, place.port), (conn.vport - 1) & 0xFFFF,
                 (conn.daddr, (conn.dport - 1) & 0xFFFF), NFCT, skb.mark,
             )  # fmt: skip
-            if data is None:
-                return False
         self._note(f"ftp: the client names {endpoint(place.address, place.port)}: a data connection is expected")
         self._listen(data)
         return True
@@ -111,8 +115,6 @@ class Ftp:
         data = self._conns.find_out(Header(conn.family, TCP, server, conn.caddr, place.port, 0))
         if data is None:
             data = self._new(conn, (conn.caddr, 0), place.port, (server, place.port), NO_CPORT | NFCT, skb.mark)
-            if data is None:
-                return False
         text = _plain(data.vaddr, data.vport) if mode == PASV else b"|||%d|" % data.vport
         done = False
         entry = skb.ct
@@ -124,7 +126,7 @@ class Ftp:
             done = True
         else:
             self._note("ftp: the reply cannot be rewritten, for the packet has no conntrack entry: it is dropped")
-        conn.app_data = 0
+        conn.app_data = ACTIVE
         self._listen(data)
         return done
 
@@ -140,17 +142,14 @@ class Ftp:
 
     def _new(
         self, conn: Conn, client: tuple[bytes, int], vport: int, server: tuple[bytes, int], flags: int, mark: int
-    ) -> Conn | None:
-        data = self._conns.new(
-            conn.family, TCP, client, (conn.vaddr, vport), server, flags, conn.dest, mark
-        )  # fmt: skip
-        if data is not None:
-            self._conns.control_add(data, conn)
+    ) -> Conn:
+        data = self._conns.new(conn.family, TCP, client, (conn.vaddr, vport), server, flags, conn.dest, mark)
+        self._conns.control_add(data, conn)
         return data
 
     def _listen(self, data: Conn) -> None:
         """ip_vs_tcp_conn_listen, and the timer."""
-        data.state, data.timeout = LISTEN, LISTEN_TIMEOUT
+        data.state, data.timeout = LISTEN, self._conns.states.tcp[LISTEN]
         self._conns.put(data, self._engine.now)
 
     def _note(self, text: str) -> None:

@@ -10,8 +10,11 @@ from typing import NamedTuple
 from ipvsctl.model.address import INET
 from ipvsctl.wire.address import packed
 
-PASV, EPSV = 1, 2
-"""What a client asked for last; 0 (active) for anything else."""
+ACTIVE, PASV, EPSV = range(3)
+"""What a client asked for last."""
+
+STOP = -1
+"""The segment is not read any further."""
 
 
 class Place(NamedTuple):
@@ -24,7 +27,7 @@ class Place(NamedTuple):
 
 
 def passive_request(payload: bytes, family: int) -> int:
-    """PASV or EPSV anywhere in a client's segment; 0 for neither. Segments of less than 6 bytes are not read."""
+    """PASV or EPSV anywhere in a client's segment; ACTIVE for neither, STOP for an EPSV of another family or ALL."""
     upper = payload.upper()
     at = 0
     while True:
@@ -35,14 +38,13 @@ def passive_request(payload: bytes, family: int) -> int:
         if plain >= 0 and (extended < 0 or plain < extended):
             return PASV
         if extended < 0:
-            return 0
+            return ACTIVE
         following = upper[extended + 4]
         if following == 0x0D:
             return EPSV
         if following == 0x20:
-            # "EPSV 1" for IPv4, "EPSV 2" for IPv6; anything else, EPSV ALL too, ends the search.
             wanted = b"1\r" if family == INET else b"2\r"
-            return EPSV if upper[extended + 5 : extended + 7] == wanted else 0
+            return EPSV if upper[extended + 5 : extended + 7] == wanted else STOP
         at = extended + 1
 
 
@@ -75,7 +77,7 @@ def extended_address(payload: bytes, pattern: bytes, skip: int, family: int, bar
     if at is None or at >= len(payload):
         return None
     start, mark = at, payload[at]
-    if not 33 <= mark <= 126:
+    if not 33 <= mark <= 126 or 0x30 <= mark <= 0x39:
         return None
     fields = payload[at + 1 :].split(bytes((mark,)), 3)
     if len(fields) < 4:

@@ -1,8 +1,8 @@
 """What IPVS does with connection tracking: net/netfilter/ipvs/ip_vs_nfct.c and ip_vs_notrack of include/net/ip_vs.h.
 
-A connection of IPVS uses conntrack when it has the flag NFCT. Then the reply tuple of a new nat entry is altered to what
-the server will send, before the entry is confirmed, so that conntrack and the rules of a firewall see one connection.
-Without the flag the packet's entry is thrown away and the packet goes on untracked.
+A connection of IPVS uses conntrack when it has the flag NFCT. Then the reply tuple of a new nat entry is altered to
+what the server will send, before the entry is confirmed, so that conntrack and the rules of a firewall see one
+connection. Without the flag the packet's entry is thrown away and the packet goes on untracked.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Nfct:
                 self.notrack(skb)
 
     def notrack(self, skb: Skb) -> None:
-        """ip_vs_notrack: an attached entry is let go, and the packet is untracked; INVALID packets stay what they are."""
+        """ip_vs_notrack: an attached entry is let go, the packet is untracked; an INVALID packet stays one."""
         if skb.ct is not None:
             self._engine.ct.untrack(skb)
             if self._engine.tracer is not None:
@@ -94,9 +94,7 @@ class Nfct:
         found by that.
         """
         if conn.cport:
-            found = self._engine.ct.find(
-                make_tuple(conn.protocol, conn.caddr, conn.vaddr, conn.cport, conn.vport)
-            )
+            found = self._engine.ct.find(make_tuple(conn.protocol, conn.caddr, conn.vaddr, conn.cport, conn.vport))
             if found is not None:
                 self._engine.ct.kill(found[0])
 
@@ -125,7 +123,7 @@ class Nfct:
         return accepted
 
     def expected(self, entry: Entry) -> None:
-        """ip_vs_nfct_expect_callback: an expected connection begins; its reply tuple becomes what IPVS will make of it."""
+        """ip_vs_nfct_expect_callback: an expected connection begins; its reply is what IPVS will make of it."""
         protocol, source, destination, sport, dport = parts(entry.original)
         family = INET if len(source) == 4 else INET6
         header = Header(family, protocol, source, destination, sport, dport)

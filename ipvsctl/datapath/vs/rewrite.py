@@ -6,8 +6,6 @@ the kernel's own: a UDP packet without a checksum gets one, and SCTP's is comput
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ipvsctl.datapath.skb import ICMPV6, SCTP, TCP, UDP, Skb
 from ipvsctl.datapath.verdict import Reason, Verdict
 from ipvsctl.datapath.vs.entry import Conn
@@ -16,11 +14,8 @@ from ipvsctl.model.address import INET6
 from ipvsctl.wire import sctp, transport
 from ipvsctl.wire.checksum import checksum, pseudo
 
-if TYPE_CHECKING:
-    from ipvsctl.datapath.engine import Engine
-
 _LEAST = {TCP: 20, UDP: 8, SCTP: 12}
-"""Bytes of the transport header that must be there to be rewritten."""
+"""Bytes of the transport header that must be there to be rewritten; AH and ESP have no ports."""
 
 
 def checksum_is_right(skb: Skb) -> bool:
@@ -30,10 +25,14 @@ def checksum_is_right(skb: Skb) -> bool:
     return transport.verify(skb.data, skb.family, skb.protocol, skb.thoff, skb.source, skb.destination)
 
 
-def to_server(engine: Engine, skb: Skb, conn: Conn) -> Verdict:
+def to_server(skb: Skb, conn: Conn) -> Verdict:
     """The dnat_handlers and the change of the destination address; what the application does comes first."""
     protocol = skb.protocol
-    if len(skb.data) < skb.thoff + _LEAST.get(protocol, 0):
+    least = _LEAST.get(protocol)
+    if least is None:
+        skb.set_destination(conn.daddr)
+        return None
+    if len(skb.data) < skb.thoff + least:
         return Reason.TRUNCATED
     if conn.app is not None:
         if not checksum_is_right(skb):
@@ -50,10 +49,14 @@ def to_server(engine: Engine, skb: Skb, conn: Conn) -> Verdict:
     return None
 
 
-def to_client(engine: Engine, skb: Skb, conn: Conn) -> Verdict:
+def to_client(skb: Skb, conn: Conn) -> Verdict:
     """The snat_handlers and the change of the source address; what the application does comes first."""
     protocol = skb.protocol
-    if len(skb.data) < skb.thoff + _LEAST.get(protocol, 0):
+    least = _LEAST.get(protocol)
+    if least is None:
+        skb.set_source(conn.vaddr)
+        return None
+    if len(skb.data) < skb.thoff + least:
         return Reason.TRUNCATED
     if conn.app is not None:
         if not checksum_is_right(skb):

@@ -105,7 +105,7 @@ def event(data: bytes | bytearray, at: int) -> int:
     if len(data) < chunk + 4:
         return -1
     kind = data[chunk]
-    if kind == CHUNK_COOKIE_ECHO or kind == CHUNK_COOKIE_ACK:
+    if kind in (CHUNK_COOKIE_ECHO, CHUNK_COOKIE_ACK):
         length = data[chunk + 2] << 8 | data[chunk + 3]
         following = chunk + (length + 3 & ~3)
         if length >= 4 and len(data) >= following + 4 and data[following] == CHUNK_ABORT:

@@ -63,7 +63,7 @@ class Transmit:
         if verdict is not None:
             return verdict
         before = str(skb) if self._engine.tracer is not None else ""
-        verdict = rewrite.to_server(self._engine, skb, conn)
+        verdict = rewrite.to_server(skb, conn)
         if verdict is not None:
             return verdict
         if self._engine.tracer is not None:

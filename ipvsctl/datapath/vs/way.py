@@ -82,7 +82,10 @@ class Ways:
         return dst
 
     def update_pmtu(self, address: bytes, mtu: int) -> None:
-        """ipv4_update_pmtu (net/ipv4/route.c): an ICMP error says that packets to `address` may have `mtu` bytes."""
+        """ipv4_update_pmtu (net/ipv4/route.c): an ICMP error says that packets to `address` may have `mtu` bytes.
+
+        What the host's other packets to that address may have is not touched.
+        """
         dst = self._look_up(address, False)
         if dst is None or dst.mtu < mtu:
             return
@@ -93,6 +96,11 @@ class Ways:
         self._pmtu[address] = mtu, self._engine.now + MTU_EXPIRES
         self._cache.pop((address, False), None)
         self._cache.pop((address, True), None)
+
+    def has_learned(self, address: bytes) -> bool:
+        """Whether an ICMP error told of its path MTU, not too long ago."""
+        known = self._pmtu.get(address)
+        return known is not None and known[1] > self._engine.now
 
     def crosses(self, skb: Skb, local: bool, redirects: bool, allows_local: bool = True) -> Verdict:
         """crosses_local_route_boundary: a reason when the packet must not go there.

@@ -1,0 +1,163 @@
+"""Targets of the nat table: SNAT, DNAT (xt_nat.c), MASQUERADE, REDIRECT, NETMAP; all of them ask for conntrack.
+
+They decide what a connection's addresses become; nat.setup finds free ports and ct/nat.py rewrites its packets.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ipvsctl.datapath.hooks import LOCAL_IN, LOCAL_OUT, POST_ROUTING, PRE_ROUTING
+from ipvsctl.datapath.nf.options import Context, Doing, Options, number, ports
+from ipvsctl.datapath.verdict import Reason
+from ipvsctl.errors import UsageError
+from ipvsctl.formats.iptables_words import network_numbers
+
+if TYPE_CHECKING:
+    from ipvsctl.datapath.nf.walk import Outcome
+    from ipvsctl.datapath.skb import Skb
+
+SOURCE_HOOKS = frozenset((POST_ROUTING, LOCAL_IN))
+DESTINATION_HOOKS = frozenset((PRE_ROUTING, LOCAL_OUT))
+_LOOPBACK = {False: b"\x7f\0\0\1", True: bytes(15) + b"\1"}
+
+
+def _flags(options: Options, *names: str) -> frozenset[str]:
+    return frozenset(name for name in names if options.flag(name))
+
+
+def _span(context: Context, text: str) -> tuple[bytes | None, bytes | None, tuple[int, int] | None, int | None]:
+    """[FIRST[-LAST]][:PORT[-PORT[/BASE]]], IPv6 addresses with ports in brackets; raises UsageError."""
+    if text.startswith("["):
+        inside, bracket, rest = text[1:].partition("]")
+        if rest.startswith("-["):
+            last, bracket, rest = rest[2:].partition("]")
+            inside = f"{inside}-{last}"
+        if not bracket or (rest and not rest.startswith(":")):
+            raise UsageError(f"{text!r} is not an address or range with ports")
+        numbers = rest[1:]
+    elif context.six:
+        inside, numbers = text, ""
+    else:
+        inside, _, numbers = text.partition(":")
+    low = high = None
+    if inside:
+        first, dash, last = inside.partition("-")
+        size = 16 if context.six else 4
+        for each in (first, last):
+            if "/" in each:
+                raise UsageError(f"{each!r} is not an address")
+        low = network_numbers(context.family, first)[0].to_bytes(size, "big")
+        high = network_numbers(context.family, last)[0].to_bytes(size, "big") if dash else low
+        if high < low:
+            raise UsageError(f"{text!r} is a range that ends before it begins")
+    numbers, slash, base = numbers.partition("/")
+    return low, high, _ports(numbers), number(base, 65535, "a port") if slash else None
+
+
+def _ports(text: str) -> tuple[int, int] | None:
+    if not text:
+        return None
+    found = ports(text, "-")
+    if not found[0]:
+        raise UsageError(f"{text!r}: port 0 cannot be translated to")
+    return found
+
+
+def snat(context: Context, options: Options) -> Doing:
+    """`-j SNAT --to-source`."""
+    return _translate(context, options, "to-source", "src")
+
+
+def dnat(context: Context, options: Options) -> Doing:
+    """`-j DNAT --to-destination`."""
+    return _translate(context, options, "to-destination", "dst")
+
+
+def _translate(context: Context, options: Options, option: str, manip: str) -> Doing:
+    text = options.plain(option)
+    if not text:
+        raise UsageError(f"--{option} is missing")
+    low, high, numbers, base = _span(context, text)
+    flags = _flags(options, "random", "random-fully", "persistent")
+    engine = context.engine
+
+    def translate(skb: Skb) -> Outcome:
+        entry = skb.ct
+        return None if entry is None else engine.nat.setup(entry, manip, low, high, numbers, flags, base)
+
+    return Doing(translate, tracks=True)
+
+
+def masquerade(context: Context, options: Options) -> Doing:
+    """`-j MASQUERADE --to-ports`: the address that the host would send from by this way (nf_nat_masquerade.c)."""
+    numbers = _ports(options.plain("to-ports") or "")
+    flags = _flags(options, "random", "random-fully")
+    engine, six = context.engine, context.six
+
+    def translate(skb: Skb) -> Outcome:
+        entry, way = skb.ct, skb.dst
+        if entry is None or (not six and not any(entry.original[1:5])):
+            return None
+        target = skb.destination if six or way is None or not way.gateway else way.gateway
+        address = engine.routing.select_source(skb.outdev, target)
+        if not address:
+            return Reason.NO_ROUTE
+        return engine.nat.setup(entry, "src", address, address, numbers, flags)
+
+    return Doing(translate, tracks=True)
+
+
+def redirect(context: Context, options: Options) -> Doing:
+    """`-j REDIRECT --to-ports`: to the host itself, by the first address of the device it came in by."""
+    numbers = _ports(options.plain("to-ports") or "")
+    flags = _flags(options, "random")
+    engine, six = context.engine, context.six
+
+    def own_address(skb: Skb) -> bytes:
+        interface = engine.routing.interfaces.get(skb.indev)
+        if interface is None:
+            return b""
+        if not six:
+            return interface.addresses4[0].value if interface.addresses4 else b""
+        # A packet to a link-local address needs one of this scope; addresses stand widest scope first.
+        linked = _link_local(skb.destination)
+        found = [each.value for each in interface.addresses6 if not linked or _link_local(each.value)]
+        return min(found, key=_link_local) if found else b""
+
+    def translate(skb: Skb) -> Outcome:
+        entry = skb.ct
+        if entry is None:
+            return None
+        address = _LOOPBACK[six] if skb.hook == LOCAL_OUT else own_address(skb)
+        if not address:
+            return Reason.NO_ROUTE
+        return engine.nat.setup(entry, "dst", address, address, numbers, flags)
+
+    return Doing(translate, tracks=True)
+
+
+def _link_local(address: bytes) -> bool:
+    return address[0] == 0xFE and address[1] & 0xC0 == 0x80
+
+
+def netmap(context: Context, options: Options) -> Doing:
+    """`-j NETMAP --to NETWORK`: the network's bits of the address are replaced (xt_NETMAP.c)."""
+    text = options.plain("to")
+    if not text:
+        raise UsageError("--to is missing")
+    network, mask = network_numbers(context.family, text)
+    size = 16 if context.six else 4
+    kept = (1 << size * 8) - 1 - mask
+    engine = context.engine
+
+    def translate(skb: Skb) -> Outcome:
+        entry = skb.ct
+        if entry is None:
+            return None
+        source = skb.hook in SOURCE_HOOKS
+        old = int.from_bytes(skb.source if source else skb.destination, "big")
+        address = (old & kept | network).to_bytes(size, "big")
+        return engine.nat.setup(entry, "src" if source else "dst", address, address, None, ())
+
+    return Doing(translate, tracks=True)
