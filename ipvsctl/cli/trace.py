@@ -162,8 +162,8 @@ def _walk(
 
     if len(words) > 2 and words[2] not in (">", "->"):
         words = (*words[:2], ">", *words[2:])
-    if words[0] == "tcp" and flags is not None:
-        words = (*words[:4], flags, *words[4:])
+    if words[0] == "tcp" and (flags is not None or not _has_flags(words[4:])):
+        words = (*words[:4], flags or "S", *words[4:])
     data = parse(" ".join(words))
     engine.tracer = tracer = Tracer()
     if local:
@@ -174,6 +174,11 @@ def _walk(
         outputs = engine.receive(device, data, engine.now)
     engine.tracer = None
     return Walk(describe(data), data, device, engine.verdict, tracer.steps, outputs)
+
+
+def _has_flags(words: tuple[str, ...]) -> bool:
+    """Whether TCP flags stand behind the addresses."""
+    return bool(words) and "=" not in words[0] and (words[0] == "-" or set(words[0]) <= set("FSRPAUEC"))
 
 
 def _converse(

@@ -190,7 +190,7 @@ class Engine:
     def drop(self, skb: Skb, reason: Reason) -> None:
         """A packet ends outside a hook."""
         if self.tracer is not None:
-            self.tracer.note(f"dropped: {reason.value}", drop=reason.name)
+            self.tracer.event(f"ends here: {reason.value}", drop=reason.name)
         self._count(skb, reason)
 
     def _count(self, skb: Skb | None, reason: Reason) -> None:
@@ -208,7 +208,7 @@ class Engine:
         if skb.primary:
             self.verdict = "sent"
         if self.tracer is not None:
-            self.tracer.note(f"leaves {device}: {skb}", device=device)
+            self.tracer.event(f"leaves {device}: {skb}", device=device)
         if device == "lo":
             skb.indev = "lo"
             self.backlog.append(skb)

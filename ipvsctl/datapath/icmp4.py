@@ -88,6 +88,8 @@ class Icmp4:
         answer.dst, answer.mark = way, mark
         if kind in ERRORS:
             attach(answer, skb)
+        if engine.tracer is not None:
+            engine.tracer.note(f"tells the sender: ICMP type {kind} code {code}", icmp=(kind, code))
         engine.ip.local_out(answer)
 
     def _answerable(self, skb: Skb, kind: int) -> bool:

@@ -103,6 +103,8 @@ class Icmp6:
         answer.ignore_df = True
         if related:
             attach(answer, skb)
+            if engine.tracer is not None:
+                engine.tracer.note(f"tells the sender: ICMPv6 type {kind} code {code}", icmp=(kind, code))
         engine.ip.local_out(answer)
 
     def echo(self, skb: Skb) -> None:

@@ -193,8 +193,11 @@ class Session:
     # -- FTP ----------------------------------------------------------------------------------------------------------
 
     def _ftp(self) -> tuple[_End, _End]:
+        """The control connection, logged in: conntrack's helper reads commands only behind an earlier line."""
         client, server = self._connect(self.client[1], *self.virtual)
         self._answer(client, server, b"220 ready\r\n")
+        self._say(client, server, b"USER anonymous\r\n")
+        self._answer(client, server, b"230 logged in\r\n")
         return client, server
 
     def _transfer(self, client: _End, server: _End) -> None:

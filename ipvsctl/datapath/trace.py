@@ -108,6 +108,10 @@ class Tracer:
         step.notes.append(text)
         step.data.update(data)
 
+    def event(self, text: str, **data: Any) -> None:
+        """Something that belongs to no function: it follows what was listed last."""
+        self.steps.append(Step("", 0, "", "", notes=[text], data=data))
+
     def rule(self, table: str, chain: str, number: int, text: str) -> None:
         """A rule matched, or a policy (number 0) decided, in the open step."""
         if self._open:

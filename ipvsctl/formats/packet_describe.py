@@ -15,11 +15,12 @@ from ipvsctl.formats.packet_names import (
     ICMP_NAMES,
     ICMPV6_NAMES,
     NAMES,
+    NUMBERS,
     PATTERN,
     WINDOW,
     wrong,
 )
-from ipvsctl.formats.packet_parse import parse
+from ipvsctl.formats.packet_parse import BODIES, DEPTH, parse
 from ipvsctl.formats.packet_words import address_text, quoted
 from ipvsctl.wire import icmp, ipv4, ipv6, sctp, tcp, tunnel
 from ipvsctl.wire.address import readable
@@ -31,17 +32,21 @@ _SUMS = {"tcp": (16, 2), "udp": (6, 2), "gue": (6, 2), "icmp": (2, 2), "icmpv6":
 def describe(packet: bytes) -> str:
     """The shortest text that says everything of a packet: `parse` makes the same bytes of it, whatever they are."""
     packet = bytes(packet)
-    return _describe(packet) or f"raw {packet.hex()}"
+    return _describe(packet, {}, 0) or f"raw {packet.hex()}".rstrip()
 
 
-def _describe(packet: bytes) -> str | None:
+Memory = dict[bytes, str | None]
+"""Texts of the packets inside, which are needed once for each way to write the outer one."""
+
+
+def _describe(packet: bytes, memory: Memory, depth: int) -> str | None:
     """The text of a packet, or of the beginning of one that its length field says is longer; None: there is none."""
     head = _Head.read(packet)
-    if head is None:
+    if head is None or depth > DEPTH or (head.missing and not depth):
         return None
     for protocol in (head.own_name(), "ip"):
         for sums in ("", "badsum", "sum"):
-            text = _Speaker(head, protocol, sums).text() if protocol else None
+            text = _Speaker(head, protocol, sums, memory, depth).text() if protocol else None
             if text is None:
                 break
             try:
@@ -73,15 +78,18 @@ class _Head:
         "words",
     )  # fmt: skip
 
+    def __init__(self, packet: bytes) -> None:
+        self.packet = packet
+        self.six = bool(packet) and packet[0] >> 4 == 6
+        self.source = self.destination = self.body = b""
+        self.protocol = self.at = self.total = self.missing = 0
+        self.fragment, self.more, self.fragmented, self.identification = 0, False, False, 0
+        self.words: list[str] = []
+
     @classmethod
     def read(cls, packet: bytes) -> _Head | None:
-        head = cls()
-        head.packet = packet
-        head.fragment, head.more, head.fragmented, head.identification = 0, False, False, 0
-        head.words = []
-        version = packet[0] >> 4 if packet else 0
-        head.six = version == 6
-        if not (head._read6() if head.six else version == 4 and head._read4()):
+        head = cls(packet)
+        if not packet or packet[0] >> 4 not in (4, 6) or not (head._read6() if head.six else head._read4()):
             return None
         head.body = packet[head.at :]
         head.missing = head.total - len(packet)
@@ -154,8 +162,10 @@ class _Head:
 class _Speaker:
     """Writes one text. `sums` says how the transport checksum is given: not at all, as badsum, or as a number."""
 
-    def __init__(self, head: _Head, protocol: str, sums: str) -> None:
+    def __init__(self, head: _Head, protocol: str, sums: str, memory: Memory, depth: int) -> None:
         self.head = head
+        self.memory = memory
+        self.depth = depth
         self.protocol = protocol
         self.body = head.body
         self.sums = sums
@@ -172,8 +182,9 @@ class _Speaker:
         }[self.protocol]  # fmt: skip
         if self.sums and (self.protocol == "ip" or not self._checksum()):
             return None
-        if head.fragment and self.protocol != "ip":
-            if self.protocol not in ("tcp", "udp", "sctp", "icmp", "icmpv6", "gre"):
+        headless = head.fragment or (head.fragmented and self.protocol not in ("tcp", "udp", "sctp"))
+        if headless and self.protocol != "ip":
+            if self.protocol not in NUMBERS:
                 return None
             self._payload(self.body, head.missing)
         elif not speak():
@@ -285,7 +296,8 @@ class _Speaker:
         for kind, flags, content in sctp.chunks(body, 0):
             name = sctp.CHUNK_NAMES[kind] if kind < len(sctp.CHUNK_NAMES) else str(kind)
             usual = 3 if kind == sctp.DATA else 0
-            names.append(name + (f"/{flags}" if flags != usual else "") + f":{content.hex()}")
+            body_text = "" if content == BODIES.get(kind, b"") else f":{content.hex()}"
+            names.append(name + (f"/{flags}" if flags != usual else "") + body_text)
         if names:
             self.words.insert(0, ",".join(names))
         self.words.append(f"tag={unpack('>I', body[4:8])[0]}")
@@ -317,7 +329,7 @@ class _Speaker:
         return True
 
     def _quote(self, data: bytes) -> bool:
-        inner = _describe(data)
+        inner = self._inner(data)
         head = _Head.read(data)
         if inner is None or head is None:
             return False
@@ -327,8 +339,13 @@ class _Speaker:
         return True
 
     def _inside(self, data: bytes) -> bool:
-        self.embedded = (_describe(data) if not self.head.missing else None) or ""
+        self.embedded = (self._inner(data) if not self.head.missing else None) or ""
         return bool(self.embedded)
+
+    def _inner(self, data: bytes) -> str | None:
+        if data not in self.memory:
+            self.memory[data] = _describe(data, self.memory, self.depth + 1)
+        return self.memory[data]
 
     def _ipip(self) -> bool:
         return self._inside(self.body)

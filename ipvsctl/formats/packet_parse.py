@@ -12,7 +12,7 @@ from ipvsctl.model.address import parse_ip
 from ipvsctl.wire import icmp, ipv4, ipv6, sctp, tcp, tunnel, udp
 from ipvsctl.wire.address import packed
 
-_DEPTH = 8
+DEPTH = 8
 """Packets in packets, at most."""
 
 _PORTS = ("tcp", "udp", "sctp", "gue")
@@ -42,13 +42,13 @@ def parse(text: str) -> bytes:
 
 
 def _parse(text: str, depth: int) -> bytes:
-    if depth > _DEPTH:
-        raise UsageError(f"{text!r}: more than {_DEPTH} packets in packets")
+    if depth > DEPTH:
+        raise UsageError(f"{text!r}: more than {DEPTH} packets in packets")
     words = split(text)
     if words and words[0] == "raw":
-        if len(words) != 2:
-            raise UsageError(f"{text!r} is no packet, expected: raw HEX")
-        return from_hex(words[1], text)
+        if len(words) > 2:
+            raise UsageError(f"{words[2]!r} is not expected, expected: raw HEX")
+        return from_hex("".join(words[1:]), text)
     if not words or words[0] not in PROTOCOLS:
         found = repr(words[0]) if words else "nothing"
         raise UsageError(f"{found} is no protocol, expected one of: {', '.join(PROTOCOLS)}, raw")
@@ -221,7 +221,7 @@ def _sctp(ends: _Ends, rest: Words, embedded: bytes | None) -> tuple[int, bytear
     return 132, data
 
 
-_BODIES = {
+BODIES = {
     sctp.DATA: pack(">IHHI", 1, 0, 0, 0), sctp.INIT: pack(">IIHHI", 1, 106496, 10, 10, 1),
     sctp.INIT_ACK: pack(">IIHHIHHI", 1, 106496, 10, 10, 1, 7, 8, 0), sctp.SACK: pack(">IIHH", 1, 106496, 0, 0),
     sctp.HEARTBEAT: pack(">HHI", 1, 8, 0), sctp.HEARTBEAT_ACK: pack(">HHI", 1, 8, 0), sctp.SHUTDOWN: pack(">I", 1),
@@ -240,7 +240,7 @@ def _chunk(written: str, word: str, payload: bytes) -> bytes:
     else:
         raise UsageError(f"{word!r}: {name!r} is no chunk, expected one of: {', '.join(sctp.CHUNK_NAMES)}")
     bits = integer(flags, 255, word) if slash else 3 if kind == sctp.DATA else 0
-    content = from_hex(body, word) if colon else _BODIES.get(kind, b"")
+    content = from_hex(body, word) if colon else BODIES.get(kind, b"")
     return sctp.chunk(kind, bits, content + payload if kind == sctp.DATA else content)
 
 

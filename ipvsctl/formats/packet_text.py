@@ -12,18 +12,18 @@ The arrow may be -> as well. Numbers are decimal or 0xHEX. What is not said has 
 * every packet: ttl= (64), tos= (0), id= (0; in ICMP ipid=), frag=OFFSET or frag=OFFSET+ when more follow (none);
   IPv4: df or nodf (nodf), ipoptions=HEX, badipsum or ipsum=NUMBER for another header checksum than the right one;
   IPv6: hop= and tclass= for ttl= and tos=, flow= (0), ext=NAME[:HEX],... of hopopts, routing, dstopts;
-* payload of tcp, udp, sctp, ip, ICMP: data="..." or hex=..., and len=N to fill it up to N bytes with 0, 1, 2 ... 255, 0;
+* payload: data="..." or hex=..., and len=N to fill it up to N bytes with 0, 1, 2 ... 255, 0 ...;
 * transport checksum: badsum, or sum=NUMBER;
 * tcp: flags of FSRPAUEC or - (-), seq= (0), ack= (0), window= (64240), urg= (0), mss=, wscale=, sackok, ts=VALUE:ECHO,
   sack=LEFT-RIGHT,... or options=HEX;
 * udp: nosum for a checksum of zero, ulen= for another length than the right one;
-* icmp, icmpv6: a name or type= and code=; id= and seq= of an echo, mtu=, pointer=, gateway= of errors, or rest=HEX (four
-  bytes); an error quotes [PACKET], of that quote=N bytes (IPv4: its header and 8; IPv6: what fits), or hex=;
+* icmp, icmpv6: a name or type= and code=; id= and seq= of an echo, mtu=, pointer=, gateway= of errors, or rest=HEX
+  (4 bytes); an error quotes [PACKET], of that quote=N bytes (IPv4: its header and 8; IPv6: what fits), or hex=;
 * sctp: chunks by name or number, comma separated, each NAME[/FLAGS][:HEX]; tag= (0); the payload goes into DATA;
 * ipip, gre, gue: [PACKET] inside; gre and gue: csum for a checksum; gue: remcsum=START:OFFSET;
 * ip: proto=NUMBER and the payload; raw HEX: any bytes at all.
 
-A fragment whose text has no ports (and every later one) holds its payload as it is; a first one with ports has a header.
+A fragment without ports (so every later one) holds its payload as it is; a first one with ports has a header.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Rig:
         self.random = random.Random(7).randrange
         self.modules: set[str] = set()
         self.rebuilt = 0
-        self.ct = Conntrack(self)  # type-checked as an Engine would be
+        self.ct = Conntrack(self)
 
     def rebuild(self) -> None:
         self.rebuilt += 1

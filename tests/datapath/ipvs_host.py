@@ -49,7 +49,6 @@ class Host:
         self.random = lambda limit: 0x1234 % limit
         self.drops: Counter[Reason] = Counter()
         self.sent: list[Skb] = []
-        self.outer: list[Skb] = []
         self.errors: list[tuple[Skb, int, int, int]] = []
         self.rerouted: list[Skb] = []
         self.killed: list[Entry] = []
@@ -67,7 +66,7 @@ class Host:
         )  # fmt: skip
         self.ip = SimpleNamespace(
             icmp_error=lambda skb, kind, code, info=0: self.errors.append((skb, kind, code, info)),
-            reinject=self.sent.append, local_out=self.outer.append, route_me_harder=self._reroute,
+            reinject=self.sent.append, route_me_harder=self._reroute,
         )  # fmt: skip
         self.ct = SimpleNamespace(
             use=lambda family: self._use(1), unuse=lambda family: self._use(-1), untrack=self._untrack,

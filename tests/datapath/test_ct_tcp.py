@@ -6,7 +6,7 @@ import pytest
 
 from ipvsctl.datapath.ct import tcp
 from ipvsctl.datapath.ct.entry import make_tuple
-from ipvsctl.datapath.ct.tcp_window import STATE_AT, State
+from ipvsctl.datapath.ct.tcp_window import Packed, State
 from ipvsctl.datapath.skb import ACK, FIN, PSH, RST, SYN, URG, Skb
 from ipvsctl.wire.address import packed
 from tests.datapath.ct_rig import CLIENT, SERVER, Rig, Talk, tcp_packet
@@ -39,12 +39,44 @@ def test_a_packed_state_is_the_same_state() -> None:
     state = State()
     state.end, state.reply.maxack, state.last_win, state.state = 2**32 - 1, 7, 65535, tcp.CLOSE
     state.flags = state.last_flags = 255
-    packed_state = state.pack()
-    assert packed_state[STATE_AT] == tcp.CLOSE
-    state.load()
+    kept = state.packed()
+    assert kept.state == tcp.CLOSE
+    state.clear()
     assert (state.end, state.state) == (0, 0)
-    state.load(packed_state)
+    kept.state = tcp.FIN_WAIT
+    state.load(kept)
     assert (state.end, state.reply.maxack, state.last_win, state.flags) == (2**32 - 1, 7, 65535, 255)
+    assert (state.state, state.last_flags) == (tcp.FIN_WAIT, 255)
+
+
+def proto_of(it: Talk) -> State | Packed:
+    found = it.rig.ct.find(make_tuple(6, packed(CLIENT), packed(SERVER), it.sport, 80))
+    assert found is not None
+    kept = found[0].proto
+    assert isinstance(kept, State | Packed)
+    return kept
+
+
+def test_a_connection_keeps_its_state_ready_while_data_flows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "UNPACKED", 2)
+    rig = Rig()
+    talks = [Talk(rig, 1000 + number).open() for number in range(3)]
+    assert all(isinstance(proto_of(it), Packed) for it in talks)
+    for it in talks[:2]:
+        it.c(ACK, b"x")
+        it.s(ACK, b"y")
+    first = proto_of(talks[0])
+    assert isinstance(first, State) and isinstance(proto_of(talks[1]), State)
+    talks[2].c(ACK, b"x")
+    assert isinstance(proto_of(talks[0]), Packed) and isinstance(proto_of(talks[2]), State)
+    assert (first.state, proto_of(talks[0]).state) == (tcp.NONE, tcp.ESTABLISHED)
+    for it in talks:
+        for _ in range(3):
+            assert it.c(ACK, b"x") == it.s(ACK, b"y") == "ESTABLISHED"
+    ready = proto_of(talks[2])
+    talks[2].c(FIN | ACK)
+    assert isinstance(proto_of(talks[2]), Packed)
+    assert ready.state == tcp.FIN_WAIT
 
 
 def test_a_connection_from_syn_to_time_wait() -> None:

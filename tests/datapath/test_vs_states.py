@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -26,8 +28,8 @@ DIRECTIONS = ("INPUT", "OUTPUT", "INPUT_ONLY")
         ("sctp", states_sctp, states_sctp.TABLE),
     ],
 )
-def test_every_cell_is_the_kernels(facts: str, module: object, table: tuple[bytes, ...]) -> None:
-    names, events = module.STATES, module.EVENTS  # type: ignore[attr-defined]
+def test_every_cell_is_the_kernels(facts: str, module: ModuleType, table: tuple[bytes, ...]) -> None:
+    names, events = module.STATES, module.EVENTS
     assert list(FACTS[facts]) == list(names)
     cells = 0
     for state, by_direction in FACTS[facts].items():
@@ -54,8 +56,8 @@ def test_events_of_flags(flags: int, event: str) -> None:
     assert states_tcp.EVENTS[states_tcp.EVENT_OF[flags]] == event
 
 
-def opened(bench: Bench, **options: object) -> Conn:
-    conn = bench.open(**options)  # type: ignore[arg-type]
+def opened(bench: Bench, **options: Any) -> Conn:
+    conn = bench.open(**options)
     assert isinstance(conn, Conn)
     return conn
 

@@ -135,8 +135,8 @@ def client_of(case: dict[str, Any], number: int) -> tuple[bytes, int, bytes, int
 # -- on the kernel ----------------------------------------------------------------------------------------------------
 
 
-def run(case: dict[str, Any]) -> dict[str, str]:
-    """The case on this kernel: the server of each client, by the client's number."""
+def run(case: dict[str, Any]) -> str:
+    """The case on this kernel: a digit for each client's server, "-" for none."""
     from ipvsctl.kernel.ipvs import KernelIpvs
 
     port = KernelIpvs()
@@ -170,7 +170,10 @@ def run(case: dict[str, Any]) -> dict[str, str]:
             _send(case, rest[0], SEGMENTS[kind])
     _read(case, names, chosen)
     port.apply([DeleteService(service, ())])
-    return chosen
+    opened = sum(step[0] == "open" for step in case["steps"])
+    return "".join(
+        str(packed(chosen[str(client)])[-1] - 10) if str(client) in chosen else "-" for client in range(opened)
+    )
 
 
 def _send(case: dict[str, Any], number: int, flags: int) -> None:
@@ -210,12 +213,9 @@ def main() -> None:
         "ip route add 10.99.0.0/16 dev dummy9", "ip route add fd99::/64 dev dummy9",
     ):  # fmt: skip
         subprocess.run(command.split(), check=True)
-    found = []
-    for case in cases():
-        case["chosen"] = run(case)
-        found.append(case)
+    found = [run(case) for case in cases()]
     release = Path("/proc/sys/kernel/osrelease").read_text().strip()
-    Path(sys.argv[1]).write_text(json.dumps({"kernel": release, "cases": found}, separators=(",", ":")) + "\n")
+    Path(sys.argv[1]).write_text(json.dumps({"kernel": release, "chosen": found}, indent=0) + "\n")
 
 
 if __name__ == "__main__":

@@ -303,7 +303,7 @@ def _matches(random: Random, family: int, table: str, chain: str) -> str:
         (0.05, f"-m length --length {random.choice(('0:60', '61:65535', '40'))}"),
         (0.05, "-m comment --comment \"a rule\""),
         (0.05, "-m helper --helper ftp"),
-        (0.05, f"-m pkttype --pkt-type {random.choice(('unicast', 'broadcast'))}"),
+        (0.05, "-m pkttype --pkt-type unicast"),
         (0.06, f"-m ipvs {random.choice(_IPVS)}" if table != "raw" else ""),
     ):  # fmt: skip
         if random.random() < chance and text:

@@ -37,6 +37,7 @@ def main(arguments: list[str]) -> int:
     source, target = arguments
     jobs = json.loads(Path(source).read_text())
     subprocess.run(["modprobe", "-a", *MODULES], check=True)
+    write_sysctl("net.ipv6.mld_qrv", "1")
     groups: dict[tuple[str, ...], list[tuple[int, dict[str, Any]]]] = {}
     for number, job in enumerate(jobs):
         groups.setdefault(tuple(job["modules"]), []).append((number, job))

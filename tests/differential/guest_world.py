@@ -46,6 +46,9 @@ _QUIET = (
 )
 """Nothing that a director sends or learns by itself: a scenario is what it says and no more."""
 
+_REPORTS = 0.03
+"""Seconds after which the kernel has told its multicast groups, once: guest.py sees that it does not repeat that."""
+
 _LIBRARY = ctypes.CDLL(None, use_errno=True)
 
 
@@ -158,6 +161,9 @@ class World:
             *(rtnetlink.neighbour(host, indexes[device], self.wire.link_address(host))
               for device, text in job["neighbours"] for host in [bytes.fromhex(text)]),
         ])  # fmt: skip
+        if inet6:
+            # Reports walk OUTPUT as every packet does, and would be counted.
+            time.sleep(_REPORTS)
         for program, text in job["restore"].items():
             restore(program, text)
         if job["changes"]:

@@ -82,7 +82,8 @@ def _gue_port(packet: bytearray, known: Context) -> None:
     at = (packet[0] & 15) * 4 if packet[0] >> 4 == 4 else 40
     protocol = packet[9] if packet[0] >> 4 == 4 else packet[6]
     source = bytes(packet[12:16] if packet[0] >> 4 == 4 else packet[8:24])
-    if protocol != 17 or source not in known.own or len(packet) < at + 8:
+    later = packet[0] >> 4 == 4 and (packet[6] << 8 | packet[7]) & 0x1FFF
+    if protocol != 17 or later or source not in known.own or len(packet) < at + 8:
         return
     if packet[at + 2] << 8 | packet[at + 3] in known.gue:
         packet[at : at + 2] = b"\0\0"

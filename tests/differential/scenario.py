@@ -173,7 +173,7 @@ class _Steps:
                 continue
             if got.get("at", at) < at:
                 notes.note((*path, "at"), f"at: expected not before {at:g}, the time of the step before")
-            at = got.pop("at", at + PAUSE if self.steps else 0.0)
+            at = got.pop("at", round(at + PAUSE, 4) if self.steps else 0.0)
             self._step(got, path, at)
 
     def _step(self, got: dict[str, Any], path: tuple[str | int, ...], at: float) -> None:

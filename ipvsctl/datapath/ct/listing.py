@@ -16,6 +16,10 @@ STATUS = (
 """Names of the status bits, from bit 0 on."""
 
 
+_JIFFY = 0.004
+"""Seconds; the kernel counts in whole ones of these, and 120 s set a moment ago are 120 and not 119."""
+
+
 def report(entry: Entry, now: float) -> ConntrackEntry:
     """One entry; its timeout in whole seconds left, as the kernel cuts them."""
     protocol, source, destination, first, second = parts(entry.original)
@@ -23,6 +27,6 @@ def report(entry: Entry, now: float) -> ConntrackEntry:
     return ConntrackEntry(
         PROTOCOLS.get(protocol, str(protocol)), readable(source), readable(destination), first, second,
         readable(reply_source), readable(reply_destination), reply_first, reply_second,
-        state_name(entry), max(int(entry.expires - now), 0), entry.mark, getattr(entry.helper, "name", ""),
+        state_name(entry), max(int(entry.expires - now + _JIFFY), 0), entry.mark, getattr(entry.helper, "name", ""),
         tuple(name for bit, name in enumerate(STATUS) if entry.status >> bit & 1),
     )  # fmt: skip

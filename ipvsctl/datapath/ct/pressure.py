@@ -75,9 +75,14 @@ class Pressure:
         return False
 
     def on_timer(self, now: float) -> None:
-        """Collect (gc_worker with early_drop set): above 95 percent, all that is not assured or that is closing."""
+        """Collect (gc_worker with early_drop set): above 95 percent, all that is not assured or that is closing.
+
+        The kernel's integers make 95 percent of less than a hundred nothing, and then nothing is collected.
+        """
         ct = self._ct
         enough = self.maximum() // 100 * 95
+        if not enough:
+            return
         waiting = self._waiting = self._waiting or ct.keys()
         for _ in range(min(len(waiting), _COLLECT_AT_ONCE)):
             found = ct.find(waiting.pop())

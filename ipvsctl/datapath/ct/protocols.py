@@ -97,17 +97,17 @@ NO_CLASH = frozenset({TCP, ICMP, ICMPV6, SCTP, GRE, DCCP})
 """Protocols whose packets are dropped when another entry took their tuple; others may go on with that entry."""
 
 
+_STATES = {TCP: tcp.STATES, SCTP: sctp.STATES}
+_CLOSING = {TCP: tcp.CLOSING, SCTP: sctp.CLOSING}
+
+
 def closing(entry: Entry) -> bool:
     """Whether even an assured entry may go when the table is full (can_early_drop): its connection ends."""
-    protocol = entry.original[0]
-    if protocol == TCP:
-        return tcp.state_of(entry) in tcp.CLOSING
-    return protocol == SCTP and entry.proto.state in sctp.CLOSING
+    states = _CLOSING.get(entry.original[0])
+    return states is not None and entry.proto.state in states
 
 
 def state_name(entry: Entry) -> str:
     """The state's name as ctnetlink reports it; "" for protocols without states."""
-    protocol = entry.original[0]
-    if protocol == TCP:
-        return tcp.STATES[tcp.state_of(entry)]
-    return sctp.STATES[entry.proto.state] if protocol == SCTP else ""
+    names = _STATES.get(entry.original[0])
+    return "" if names is None else names[entry.proto.state]

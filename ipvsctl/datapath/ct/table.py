@@ -85,7 +85,7 @@ class Conntrack(Tracking):
             size = 13 if family == INET else 37
             for entry in self._table.values():
                 if len(entry.original) == size:
-                    tcp.rehook(self, entry)
+                    tcp.rehook(entry)
 
     def unuse(self, family: int) -> None:
         """Somebody no longer needs it (nf_ct_netns_put); the entries stay until they time out."""

@@ -23,7 +23,6 @@ from ipvsctl.datapath.ct.tcp_window import (
     SEQ_OVER,
     SIGN,
     SIMULTANEOUS_OPEN,
-    STATE_AT,
     UNACKNOWLEDGED,
     WINDOW_SCALE,
     Segment,
@@ -111,6 +110,9 @@ _REPEATS, _LOOSE, _LIBERAL, _ANY_RST = (
     _PREFIX + name for name in ("max_retrans", "loose", "be_liberal", "ignore_invalid_rst")
 )
 
+UNPACKED = 65_536
+"""Connections whose State is kept ready; the others' is packed."""
+
 CLOSING = frozenset({FIN_WAIT, CLOSE_WAIT, LAST_ACK, TIME_WAIT, CLOSE})
 """States in which an entry may go early when the table is full, and in which a RST is not checked."""
 
@@ -119,7 +121,7 @@ _SPECIAL = frozenset({SYN_SENT, SYN_RECV, TIME_WAIT, CLOSE, SYN_SENT2, INVALID_S
 
 
 def packet(ct: Conntrack, entry: Entry, skb: Skb, reply: bool) -> Outcome:
-    """Track a segment (nf_conntrack_tcp_packet). `entry.proto` is the packed State."""
+    """Track a segment (nf_conntrack_tcp_packet). `entry.proto` is a State while data flows, else Packed."""
     segment = Segment(skb.data, skb.thoff)
     if not segment.size:
         return ct.invalid("the TCP header is cut off")
@@ -128,23 +130,51 @@ def packet(ct: Conntrack, entry: Entry, skb: Skb, reply: bool) -> Outcome:
     event = EVENTS[segment.flags]
     if event == NO_EVENT:
         return ct.invalid("no stack sends this combination of TCP flags")
+    kept = entry.proto
+    state: State
+    if not entry.status & CONFIRMED:
+        state = ct.tcp
+        if not _begin(state, segment, event, ct.settings[_LOOSE]):
+            return ct.invalid("no packet that begins a TCP connection")
+        outcome = _track(ct, entry, state, skb, reply, segment, event)
+        entry.proto = state.packed()
+        return outcome
+    if kept.__class__ is State:
+        outcome = _track(ct, entry, kept, skb, reply, segment, event)
+        if kept.state != ESTABLISHED:
+            entry.proto = kept.packed()
+        return outcome
     state = ct.tcp
-    if entry.status & CONFIRMED:
-        state.load(entry.proto)
-    elif not _begin(state, segment, event, ct.settings[_LOOSE]):
-        return ct.invalid("no packet that begins a TCP connection")
-    outcome = _track(ct, entry, skb, reply, segment, event)
-    entry.proto = state.pack()
+    state.load(kept)
+    old = state.state
+    outcome = _track(ct, entry, state, skb, reply, segment, event)
+    if old == state.state == ESTABLISHED and event == ACK_EVENT:
+        _unpack(ct, entry)
+    else:
+        state.store(kept)
     return outcome
 
 
-def _track(ct: Conntrack, entry: Entry, skb: Skb, reply: bool, segment: Segment, event: int) -> Outcome:
-    state, settings = ct.tcp, ct.settings
+def _unpack(ct: Conntrack, entry: Entry) -> None:
+    """An open connection has traffic: it keeps its State, and the one whose turn it was longest ago is packed."""
+    entry.proto = ct.tcp
+    ct.tcp = State()
+    ct.unpacked.append(entry.original)
+    if len(ct.unpacked) > UNPACKED:
+        found = ct.find(ct.unpacked.popleft())
+        if found is not None and isinstance(found[0].proto, State):
+            state = found[0].proto
+            found[0].proto = state.packed()
+            state.state = NONE  # Whoever still has it shall not take it for the connection's.
+
+
+def _track(ct: Conntrack, entry: Entry, state: State, skb: Skb, reply: bool, segment: Segment, event: int) -> Outcome:
+    settings = ct.settings
     old = state.state
     new = NEXT[event + 5 if reply else event][old]
     checked = True
     if new in _SPECIAL:
-        found = _special(ct, entry, segment, reply, event, old, new)
+        found = _special(ct, entry, state, segment, reply, event, old, new)
         if isinstance(found, Outcome):
             return found
         old, new, checked = found
@@ -158,8 +188,11 @@ def _track(ct: Conntrack, entry: Entry, skb: Skb, reply: bool, segment: Segment,
     state.last_index = event
     state.last_dir = int(reply)
     state.state = new
-    if old != new and new == FIN_WAIT:
-        (state.reply if reply else state).flags |= CLOSE_INIT
+    if old != new:
+        if new == FIN_WAIT:
+            (state.reply if reply else state).flags |= CLOSE_INIT
+        if ct.engine.tracer is not None:
+            ct.note(f"conntrack's TCP state goes from {STATES[old]} to {STATES[new]}")
 
     timeout = settings.get(TIMEOUTS[new], _SYN_SENT2_TIMEOUT)
     if state.retrans >= settings[_REPEATS] and timeout > settings[_MAX_RETRANS]:
@@ -193,7 +226,7 @@ def _begin(state: State, segment: Segment, event: int, loose: int) -> bool:
     """Load a new connection's state (tcp_new); false for a segment that begins none."""
     if NEXT[event][NONE] == INVALID_STATE or (event != SYN_EVENT and not loose):
         return False
-    state.load()
+    state.clear()
     state.end = segment.end
     state.maxwin = segment.window or 1
     if event == SYN_EVENT:
@@ -208,10 +241,9 @@ def _begin(state: State, segment: Segment, event: int, loose: int) -> bool:
 
 
 def _special(
-    ct: Conntrack, entry: Entry, segment: Segment, reply: bool, event: int, old: int, new: int
+    ct: Conntrack, entry: Entry, state: State, segment: Segment, reply: bool, event: int, old: int, new: int
 ) -> Outcome | tuple[int, int, bool]:
     """What the table alone does not say: an outcome, or old and new state and whether the window is to be checked."""
-    state = ct.tcp
     if new == INVALID_STATE:
         return ct.invalid(f"a TCP packet that does not fit to the state {STATES[old]}")
     if new in (SYN_SENT, IGNORE):
@@ -324,22 +356,17 @@ def _shorten(ct: Conntrack, entry: Entry, state: State, event: int, reply: bool)
 def close(ct: Conntrack, entry: Entry) -> None:
     """REJECT has sent a RST in the connection's name (nf_conntrack_tcp_set_closing)."""
     if entry.status & CONFIRMED and entry.original[0] == TCP:
-        old = state_of(entry)
-        entry.proto = entry.proto[:STATE_AT] + bytes((CLOSE,)) + entry.proto[STATE_AT + 1 :]
+        old, entry.proto.state = entry.proto.state, CLOSE
         if old != CLOSE and not entry.status & FIXED_TIMEOUT:
             ct.expire_at(entry, ct.engine.now + ct.settings[_CLOSE])
 
 
-def rehook(ct: Conntrack, entry: Entry) -> None:
+def rehook(entry: Entry) -> None:
     """Packets may have been missed: take the windows of an open connection anew (nf_ct_tcp_fixup)."""
-    if entry.original[0] == TCP and state_of(entry) == ESTABLISHED:
-        state = ct.tcp
-        state.load(entry.proto)
+    if entry.original[0] == TCP and entry.proto.state == ESTABLISHED:
+        state = entry.proto
+        if not isinstance(state, State):
+            state = State()
+            state.load(entry.proto)
         state.maxwin = state.reply.maxwin = 0
-        entry.proto = state.pack()
-
-
-def state_of(entry: Entry) -> int:
-    """The state of a connection that has seen a packet."""
-    state: int = entry.proto[STATE_AT]
-    return state
+        entry.proto = state.packed()

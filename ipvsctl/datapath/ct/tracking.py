@@ -5,6 +5,7 @@ Source: nf_conntrack_core.c (__nf_ct_refresh_acct, nf_ct_acct_update), netfilter
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from ipvsctl.datapath.ct.entry import CONFIRMED, DYING, FIXED_TIMEOUT, Entry
@@ -21,15 +22,19 @@ _CHECKSUM = "net.netfilter.nf_conntrack_checksum"
 
 
 class Tracking:
-    """The part of Conntrack that the trackers use. `tcp` is where the state of a packet's TCP connection is loaded."""
+    """The part of Conntrack that the trackers use.
 
-    __slots__ = ("engine", "settings", "tcp", "timers")
+    `tcp` is where the state of a packet's TCP connection is loaded; `unpacked` are connections that keep theirs ready.
+    """
+
+    __slots__ = ("engine", "settings", "tcp", "timers", "unpacked")
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.settings = engine.settings
         self.timers = engine.timers
         self.tcp = State()
+        self.unpacked: deque[bytes] = deque()
 
     def refresh(self, entry: Entry, skb: Skb, reply: bool, timeout: float) -> None:
         """The entry lives this long from now on, and the packet is counted (nf_ct_refresh_acct)."""

@@ -1,8 +1,8 @@
 """Matches of the packet itself, and the list of all that can be evaluated.
 
 Sources: xt_mark.c, xt_iprange.c, xt_length.c, xt_hl.c, xt_dscp.c, xt_pkttype.c, xt_statistic.c. A match that is not in
-the list is refused by name: bpf, cgroup, cluster, connlabel, connlimit, cpu, devgroup, ecn, hashlimit, mac, nfacct, osf,
-owner, physdev, policy, quota, rateest, realm, recent, set, socket, string, time, u32 and others.
+the list is refused by name: bpf, cgroup, cluster, connlabel, connlimit, cpu, devgroup, ecn, hashlimit, mac, nfacct,
+osf, owner, physdev, policy, quota, rateest, realm, recent, set, socket, string, time, u32 and others.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def pkttype(_context: Context, options: Options) -> Matching:
     def unicast(skb: Skb) -> bool:
         first = skb.destination[0]
         grouped = first == 0xFF if len(skb.destination) == 16 else first & 0xF0 == 0xE0
-        return not (grouped or skb.broadcast) != inverted
+        return (grouped or skb.broadcast) == inverted
 
     return Matching((unicast,))
 

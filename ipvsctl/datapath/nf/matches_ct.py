@@ -148,9 +148,7 @@ def _protocol_check(wanted: int, inverted: bool) -> Callable[[Entry], bool]:
     return lambda entry: (entry.original[0] == wanted) != inverted
 
 
-def _address_check(
-    check: Callable[[bytes], bool], reply: bool, part: int, inverted: bool
-) -> Callable[[Entry], bool]:
+def _address_check(check: Callable[[bytes], bool], reply: bool, part: int, inverted: bool) -> Callable[[Entry], bool]:
     def address(entry: Entry) -> bool:
         found = parts(entry.reply if reply else entry.original)[part]
         return check(found) != inverted if isinstance(found, bytes) else False
@@ -232,10 +230,8 @@ def connbytes(context: Context, options: Options) -> Matching:
         if entry is None or entry.packets is None or entry.octets is None:
             return False
         packets, octets = sum(entry.packets[chosen]), sum(entry.octets[chosen])
-        if mode == "avgpkt":
-            what = octets // packets if packets else 0
-        else:
-            what = packets if mode == "packets" else octets
+        average = octets // packets if packets else 0
+        what = {"packets": packets, "bytes": octets}.get(mode, average)
         return (low <= what <= high) != inverted
 
     return Matching((counted,), stable=False, tracks=True)

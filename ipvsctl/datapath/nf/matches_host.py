@@ -192,9 +192,7 @@ def ipvs(context: Context, options: Options) -> Matching:
                 return False
             sport, dport = skb.sport, skb.dport
         conn = engine.vs.conns.find_out(
-            Header(
-                skb.family, skb.protocol, skb.source, skb.destination, sport, dport, 0, skb.thoff, inverse=True
-            )  # fmt: skip
+            Header(skb.family, skb.protocol, skb.source, skb.destination, sport, dport, 0, skb.thoff, inverse=True)
         )
         return conn is not None and all(check(skb, conn) for check in wanted)
 

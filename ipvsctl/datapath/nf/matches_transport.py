@@ -216,7 +216,7 @@ def _chunk_test(text: str, inverted: bool) -> Test:
     for each in names.split(","):
         name, _, letters = each.partition(":")
         if name.upper() in ("ALL", "NONE"):
-            wanted = {kind: (0, 0) for kind in range(256)} if name.upper() == "ALL" else {}
+            wanted = dict.fromkeys(range(256), (0, 0)) if name.upper() == "ALL" else {}
             continue
         if name.upper() not in _CHUNKS:
             raise UsageError(f"{name!r} is not a type of chunk")

@@ -111,6 +111,8 @@ class Options:
 
 MatchBuilder = Callable[[Context, Options], Matching]
 TargetBuilder = Callable[[Context, Options], Doing]
+
+
 def number(text: str, highest: int, what: str) -> int:
     """A number as iptables reads it: decimal, 0x hexadecimal, 0 octal; raises UsageError for what is none."""
     try:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from ipvsctl.datapath.hooks import LOCAL_IN, LOCAL_OUT, POST_ROUTING, PRE_ROUTING
 from ipvsctl.datapath.nf.options import Context, Doing, Options, number, ports
-from ipvsctl.datapath.verdict import Reason
 from ipvsctl.errors import UsageError
 from ipvsctl.formats.iptables_words import network_numbers
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 SOURCE_HOOKS = frozenset((POST_ROUTING, LOCAL_IN))
 DESTINATION_HOOKS = frozenset((PRE_ROUTING, LOCAL_OUT))
-_LOOPBACK = {False: b"\x7f\0\0\1", True: bytes(15) + b"\1"}
 
 
 def _flags(options: Options, *names: str) -> frozenset[str]:
@@ -93,52 +91,16 @@ def masquerade(context: Context, options: Options) -> Doing:
     """`-j MASQUERADE --to-ports`: the address that the host would send from by this way (nf_nat_masquerade.c)."""
     numbers = _ports(options.plain("to-ports") or "")
     flags = _flags(options, "random", "random-fully")
-    engine, six = context.engine, context.six
-
-    def translate(skb: Skb) -> Outcome:
-        entry, way = skb.ct, skb.dst
-        if entry is None or (not six and not any(entry.original[1:5])):
-            return None
-        target = skb.destination if six or way is None or not way.gateway else way.gateway
-        address = engine.routing.select_source(skb.outdev, target)
-        if not address:
-            return Reason.NO_ROUTE
-        return engine.nat.setup(entry, "src", address, address, numbers, flags)
-
-    return Doing(translate, tracks=True)
+    engine = context.engine
+    return Doing(lambda skb: engine.nat.masquerade(skb, numbers, flags), tracks=True)
 
 
 def redirect(context: Context, options: Options) -> Doing:
-    """`-j REDIRECT --to-ports`: to the host itself, by the first address of the device it came in by."""
+    """`-j REDIRECT --to-ports`: to the host itself (nf_nat_redirect.c)."""
     numbers = _ports(options.plain("to-ports") or "")
     flags = _flags(options, "random")
-    engine, six = context.engine, context.six
-
-    def own_address(skb: Skb) -> bytes:
-        interface = engine.routing.interfaces.get(skb.indev)
-        if interface is None:
-            return b""
-        if not six:
-            return interface.addresses4[0].value if interface.addresses4 else b""
-        # A packet to a link-local address needs one of this scope; addresses stand widest scope first.
-        linked = _link_local(skb.destination)
-        found = [each.value for each in interface.addresses6 if not linked or _link_local(each.value)]
-        return min(found, key=_link_local) if found else b""
-
-    def translate(skb: Skb) -> Outcome:
-        entry = skb.ct
-        if entry is None:
-            return None
-        address = _LOOPBACK[six] if skb.hook == LOCAL_OUT else own_address(skb)
-        if not address:
-            return Reason.NO_ROUTE
-        return engine.nat.setup(entry, "dst", address, address, numbers, flags)
-
-    return Doing(translate, tracks=True)
-
-
-def _link_local(address: bytes) -> bool:
-    return address[0] == 0xFE and address[1] & 0xC0 == 0x80
+    engine = context.engine
+    return Doing(lambda skb: engine.nat.redirect(skb, numbers, flags), tracks=True)
 
 
 def netmap(context: Context, options: Options) -> Doing:
@@ -148,16 +110,7 @@ def netmap(context: Context, options: Options) -> Doing:
         raise UsageError("--to is missing")
     network, mask = network_numbers(context.family, text)
     size = 16 if context.six else 4
-    kept = (1 << size * 8) - 1 - mask
+    first = network.to_bytes(size, "big")
+    last = (network | (1 << size * 8) - 1 - mask).to_bytes(size, "big")
     engine = context.engine
-
-    def translate(skb: Skb) -> Outcome:
-        entry = skb.ct
-        if entry is None:
-            return None
-        source = skb.hook in SOURCE_HOOKS
-        old = int.from_bytes(skb.source if source else skb.destination, "big")
-        address = (old & kept | network).to_bytes(size, "big")
-        return engine.nat.setup(entry, "src" if source else "dst", address, address, None, ())
-
-    return Doing(translate, tracks=True)
+    return Doing(lambda skb: engine.nat.netmap(skb, first, last), tracks=True)

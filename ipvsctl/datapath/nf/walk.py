@@ -52,15 +52,15 @@ class HotDrop(Exception):
 class CompiledRule:
     """A rule ready to be asked. `packets` and `bytes` count what matched; a cached flow may add to them.
 
-    `protocol` -1 for any, else the number that `only` says it must be or must not be; `destination` the one address it
-    is for, b"" for others. `stable`: whether it matches depends on nothing but family, protocol, addresses, ports,
-    devices, mark and what never changes of the conntrack entry and its state. `steady`: its target does the same to
-    every packet of a flow.
+    `protocol` -1 for any, else the number that it must be, or with `only` false must not be; `destination` the one
+    address it is for, b"" for others; `header` how many of the tests come before that of the protocol. `stable`:
+    whether it matches depends on nothing but family, protocol, addresses, ports, devices, mark and what never changes
+    of the conntrack entry and its state. `steady`: its target does the same to every packet of a flow.
     """
 
     __slots__ = (
-        "bytes", "chain_name", "destination", "kind", "next", "number", "only", "packets", "protocol", "saved",
-        "stable", "steady", "table_name", "target", "tests", "text", "verdict",
+        "bytes", "chain_name", "destination", "header", "kind", "next", "number", "only", "packets", "protocol",
+        "saved", "stable", "steady", "table_name", "target", "tests", "text", "verdict",
     )  # fmt: skip
 
     def __init__(self, table_name: str, chain_name: str, number: int, saved: SavedRule, text: str) -> None:
@@ -69,6 +69,7 @@ class CompiledRule:
         self.packets, self.bytes = saved.packets, saved.bytes
         self.tests: tuple[Test, ...] = ()
         self.protocol, self.only, self.destination = -1, True, b""
+        self.header = 0
         self.stable = self.steady = True
         self.kind = COUNT
         self.verdict: Verdict = None
@@ -89,16 +90,9 @@ class CompiledRule:
     def broken(self) -> CompiledRule:
         """The rule for packets whose protocol cannot be found: one that asks for it drops them."""
         other = CompiledRule(self.table_name, self.chain_name, self.number, self.saved, self.text)
-        other.tests = (*self.tests[: _header_tests(self)], _hot_drop)
+        other.tests = (*self.tests[: self.header], _hot_drop)
         other.destination = self.destination
         return other
-
-
-def _header_tests(rule: CompiledRule) -> int:
-    header = rule.saved.rule
-    return sum(map(bool, (header.source, header.destination and not rule.destination))) + sum(
-        map(bool, (header.in_interface, header.out_interface))
-    )
 
 
 def _nothing(_skb: Skb) -> Outcome:

@@ -198,7 +198,8 @@ class Connections:
         flags = conn.flags
         if flags & ONE_PACKET:
             return
-        conn.flags = flags | HASHED
+        flags |= HASHED
+        conn.flags = states.SHARED.setdefault(flags, flags)
         chains, inner, outer = self._place(conn)
         chains.add(inner, conn)
         self._out.add(outer, conn)

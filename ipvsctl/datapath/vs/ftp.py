@@ -120,7 +120,8 @@ class Ftp:
         entry = skb.ct
         if entry is not None and self._engine.nat.mangle_tcp(skb, entry, place.start, place.end - place.start, text):
             self._note(
-                f"ftp: {payload[place.start : place.end].decode('ascii')} in the reply becomes {text.decode('ascii')}"
+                f"ftp: the server opens {endpoint(server, place.port)}; the client is told "
+                f"{endpoint(data.vaddr, data.vport)}, and its data connection expected from any port"
             )
             self._nfct.expect_related(entry, data)
             done = True

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from ipvsctl.datapath.fragments import VS_FWD, VS_IN, VS_OUT
 from ipvsctl.datapath.hooks import FORWARD, LOCAL_IN
-from ipvsctl.datapath.skb import Broken, Skb
-from ipvsctl.datapath.verdict import Reason, Verdict
+from ipvsctl.datapath.skb import Skb
+from ipvsctl.datapath.verdict import Verdict
 from ipvsctl.datapath.vs.conns import Connections
 from ipvsctl.datapath.vs.defense import Defense
 from ipvsctl.datapath.vs.entry import AVAILABLE, Conn
@@ -85,16 +85,7 @@ class Ipvs:
     def gather(self, skb: Skb) -> Verdict:
         """ip_vs_gather_frags: None when the skb is a whole packet now, else what the hook answers."""
         user = VS_IN if skb.hook == LOCAL_IN else VS_FWD if skb.hook == FORWARD else VS_OUT
-        fragments = self.engine.ip.fragments
-        data = fragments.add(skb, user)
-        if isinstance(data, Reason):
-            return data
-        try:
-            skb.replace_data(data)
-        except Broken:
-            return Reason.FRAGMENT_BROKEN
-        skb.fragment_max = fragments.last_size
-        return None
+        return self.engine.ip.gather(skb, user)
 
     def count_in(self, conn: Conn, length: int) -> None:
         """ip_vs_in_stats: at the server, its service and in all, while the server is there."""

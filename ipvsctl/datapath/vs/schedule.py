@@ -102,8 +102,11 @@ class Scheduling:
         own = not skb.indev or skb.indev == "lo"
         if own and self._conns.find_in_key(key(protocol, vaddr, caddr, vport, cport)) is not None:
             return Refusal.NOT_OURS
+        # One object each for a million connections.
         if vaddr == service.address:
-            vaddr = service.address  # one object for a million connections
+            vaddr = service.address
+        if vport == service.port:
+            vport = service.port
         if service.persistent:
             conn: Conn | Refusal = persistence.schedule(
                 self._engine, self._conns, service, skb, header, (caddr, cport), (vaddr, vport)

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from ipvsctl.datapath.vs.entry import Conn
     from ipvsctl.datapath.vs.header import Header
 
-__all__ = ["ASSURED", "INPUT", "INPUT_ONLY", "OUTPUT", "States", "name", "set_state"]
+__all__ = ["ASSURED", "INPUT", "INPUT_ONLY", "OUTPUT", "SHARED", "States", "name", "set_state"]
 
 ASSURED = 1
 """The one bit of a template's state: a connection under it was established (IP_VS_CTPL_S_ASSURED)."""
+
+SHARED: dict[int, int] = {}
+"""Every number of flags once, for a million connections that have the same."""
 
 _TCP_EVENTS = len(states_tcp.EVENTS)
 _SCTP_EVENTS = len(states_sctp.EVENTS)
@@ -114,11 +117,13 @@ def _moved(conn: Conn, active: int, established: bool) -> None:
     if dest is not None:
         if active:
             if conn.flags & INACTIVE:
-                conn.flags &= ~INACTIVE
+                flags = conn.flags & ~INACTIVE
+                conn.flags = SHARED.setdefault(flags, flags)
                 dest.active += 1
                 dest.inactive -= 1
         elif not conn.flags & INACTIVE:
-            conn.flags |= INACTIVE
+            flags = conn.flags | INACTIVE
+            conn.flags = SHARED.setdefault(flags, flags)
             dest.active -= 1
             dest.inactive += 1
     if established:

@@ -135,7 +135,8 @@ class Transmit:
         skb.replace_data(outer)
         if engine.tracer is not None:
             engine.tracer.note(f"wrapped: {skb}")
-        engine.ip.local_out(skb)
+        # Not local_out: with DF the identification stays 0.
+        engine.ip.reinject(skb)
         return Reason.STOLEN
 
     # -- their common parts -------------------------------------------------------------------------------------------
