@@ -44,7 +44,6 @@ class Engine:
         self.random = random
         self.now = 0.0
         self.tracer: Tracer | None = None
-        self.recorder: Recorder | None = None
         self.outputs: list[Output] = []
         self.drops: Counter[Reason] = Counter()
         self.verdict: Reason | str = ""
@@ -54,6 +53,7 @@ class Engine:
         self.timers = Timers()
         self.settings = Settings(snapshot.sysctls)
         self.modules = set(snapshot.modules)
+        self._defragments: set[int] = set()
         self._active: dict[int, tuple[tuple[HookFunction, ...], ...]] = {}
         self._rows: dict[int, tuple[tuple[tuple[int, str, HookFunction], ...], ...]] = {}
         self.routing = Routing(self, snapshot)
@@ -77,13 +77,13 @@ class Engine:
 
     def receive(self, device: str, packet: bytes, now: float) -> list[Output]:
         """A packet (from its IP header on) comes in by a device; what leaves because of it."""
-        at = self.timers.poll_at()
-        if self.tracer is None and (at is None or at > now):
+        if now < self.timers.due and self.tracer is None:
             known = self.flows.forward(device, packet, now)
             if known is not None:
                 return known
         self.now = now
-        self.outputs = outputs = []
+        outputs: list[Output] = []
+        self.outputs = outputs
         self.verdict = ""
         self.timers.poll(now)
         try:
@@ -93,9 +93,9 @@ class Engine:
             return outputs
         skb.primary = True
         if self.tracer is None and self.flows.worth(packet):
-            self.recorder = recorder = Recorder()
+            self.tables.recorder = recorder = Recorder()
             self.ip.receive(skb)
-            self.recorder = None
+            self.tables.recorder = None
             self.flows.learn(device, packet, skb, recorder)
         else:
             self.ip.receive(skb)
@@ -105,7 +105,8 @@ class Engine:
     def send(self, packet: bytes, now: float, mark: int = 0) -> list[Output]:
         """A process of the host sends a packet; a source address of zeros is chosen as the kernel would."""
         self.now = now
-        self.outputs = outputs = []
+        outputs: list[Output] = []
+        self.outputs = outputs
         self.verdict = ""
         self.timers.poll(now)
         try:
@@ -122,7 +123,8 @@ class Engine:
     def poll(self, now: float) -> list[Output]:
         """Do what is due; call again at once when `poll_at` is not later than now."""
         self.now = now
-        self.outputs = outputs = []
+        outputs: list[Output] = []
+        self.outputs = outputs
         self.timers.poll(now)
         self.vs.poll(now)
         self._work()
@@ -147,6 +149,10 @@ class Engine:
         self.flows.clear()
         for family in (INET, INET6):
             in_use = self.tables.loaded(family) | self.vs.hooks(family) | self.ct.hooks(family)
+            if family == INET6 and "ipvs" in in_use:
+                self._defragments.add(family)
+            if "conntrack" in in_use or family in self._defragments:
+                in_use |= {"defrag"}
             rows: list[list[tuple[int, str, HookFunction]]] = [[] for _ in HOOK_NAMES]
             for row in TABLE:
                 if row.needs not in in_use:

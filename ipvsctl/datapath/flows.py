@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from ipvsctl.datapath.ct import tcp
 from ipvsctl.datapath.ct.entry import ASSURED, CONFIRMED, DST_NAT, DYING, SEEN_REPLY, SRC_NAT, Entry
 from ipvsctl.datapath.ct.tcp_window import MASK, MAXACK_SET, SIGN, UNACKNOWLEDGED, Side, State
-from ipvsctl.datapath.skb import ACK, PSH, Skb
+from ipvsctl.datapath.skb import ACK, FIN, PSH, RST, TCP, Skb
 from ipvsctl.datapath.timers import SLOTS
 from ipvsctl.datapath.vs import states_tcp
-from ipvsctl.datapath.vs.entry import AVAILABLE, METHOD_MASK, NFCT, TEMPLATE, Conn
+from ipvsctl.datapath.vs.entry import AVAILABLE, METHOD_MASK, NFCT, TEMPLATE, Conn, Counters
 from ipvsctl.wire.checksum import words
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ _STAMPED = frozenset({0x8010, 0x8018})
 _TIMESTAMP = b"\x01\x01\x08\x0a"
 _HEADERS = 40
 _new = tuple.__new__
-_OPEN, _OPEN_IPVS = tcp.ESTABLISHED, states_tcp.ESTABLISHED
+_number = int.from_bytes
+_OPEN, _OPEN_IPVS, _ACK_EVENT = tcp.ESTABLISHED, states_tcp.ESTABLISHED, tcp.ACK_EVENT
 _FIXED = ASSURED | CONFIRMED | SEEN_REPLY
 _PREFIX = "net.netfilter.nf_conntrack_tcp_"
 _ESTABLISHED, _UNACK, _NO_WINDOW = (
@@ -71,8 +72,8 @@ class Flow:
     """
 
     __slots__ = (
-        "change", "conn", "counters", "device", "entry", "header", "hop", "ip_delta", "limit", "mine", "octets",
-        "packets", "reply", "segment", "state", "tcp_delta", "theirs",
+        "change", "conn", "counters", "device", "entry", "header", "hop", "indev", "ip_delta", "limit", "mine",
+        "octets", "packets", "reply", "segment", "state", "stats", "tcp_delta", "theirs",
     )  # fmt: skip
 
     entry: Entry
@@ -81,6 +82,8 @@ class Flow:
     mine: Side
     theirs: Side
     counters: list[Counter]
+    stats: tuple[Counters, ...]
+    indev: str
     device: str
     hop: bytes
     reply: int
@@ -95,13 +98,12 @@ class Flow:
 
 
 class Flows:
-    """The flows by device and by addresses and ports as they stand in the packet."""
+    """The flows by addresses and ports as they stand in the packet."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.enabled = True
-        self._devices: dict[str, dict[bytes, Flow]] = {}
-        self._count = 0
+        self._flows: dict[bytes, Flow] = {}
         self._established = self._unacknowledged = self._no_window = 0
         engine.settings.watch(self._read_settings)
         self._read_settings()
@@ -116,15 +118,13 @@ class Flows:
     def clear(self) -> None:
         """Forget every flow: something changed that may change what becomes of their packets."""
         self.settle()
-        self._devices.clear()
-        self._count = 0
+        self._flows.clear()
 
     def settle(self) -> None:
         """Carry what was counted here to where it belongs; called before counters are read or set."""
-        for flows in self._devices.values():
-            for flow in flows.values():
-                if flow.packets:
-                    self._settle(flow)
+        for flow in self._flows.values():
+            if flow.packets:
+                self._settle(flow)
 
     def _settle(self, flow: Flow) -> None:
         packets, octets = flow.packets, flow.octets
@@ -136,26 +136,31 @@ class Flows:
         if entry.packets is not None and entry.octets is not None:
             entry.packets[flow.reply] += packets
             entry.octets[flow.reply] += octets
-        self.engine.vs.count(flow.conn, packets, octets, flow.reply)
+        if flow.reply:
+            for stats in flow.stats:
+                stats.outpkts += packets
+                stats.outbytes += octets
+        else:
+            flow.conn.in_packets += packets
+            for stats in flow.stats:
+                stats.inpkts += packets
+                stats.inbytes += octets
 
     # -- the short way ------------------------------------------------------------------------------------------------
 
     def forward(self, device: str, packet: bytes, now: float) -> list[Output] | None:
         """Forward a packet of a known flow; None, and nothing done, when it must go the long way."""
-        flows = self._devices.get(device)
-        if flows is None:
-            return None
-        flow = flows.get(packet[12:24])
-        if flow is None:
+        flow = self._flows.get(packet[12:24])
+        if flow is None or flow.indev != device:
             return None
         size = len(packet)
-        entry, conn, state = flow.entry, flow.conn, flow.state
-        if size < _HEADERS or size > flow.limit or not entry.slot or not conn.slot:
+        if not _HEADERS <= size <= flow.limit:
             return None
+        entry, conn, state = flow.entry, flow.conn, flow.state
         first, length, number, offset, hops, check, seq, ack, bits, window, tcp_check = _read(packet)
         if (
             first != _IPV4 or length != size or offset & 0xBFFF or hops & 0xFF != 6 or hops < 0x200
-            or state.state != _OPEN or conn.state != _OPEN_IPVS or entry.expires <= now or conn.expires <= now
+            or state.state != _OPEN or conn.state != _OPEN_IPVS or entry.expires <= now or conn.expires <= now or not (entry.slot and conn.slot)
         ):  # fmt: skip
             return None
         if bits in _PLAIN:
@@ -164,7 +169,7 @@ class Flows:
             end = seq + size - 52
         else:
             return None
-        value = int.from_bytes(packet, "big")
+        value = _number(packet, "big")
         if (first + size + number + offset + hops + check + flow.header) % 0xFFFF or (
             value + size + flow.segment
         ) % 0xFFFF:
@@ -188,24 +193,29 @@ class Flows:
         offered = window << mine.scale
         if own_window < offered:
             mine.maxwin = offered
+        own_flags, their_flags = mine.flags, theirs.flags
         if mine.end != end:
             mine.end = end
-            mine.flags |= UNACKNOWLEDGED
-        if not mine.flags & MAXACK_SET:
+            if not own_flags & UNACKNOWLEDGED:
+                mine.flags = own_flags = own_flags | UNACKNOWLEDGED
+        if not own_flags & MAXACK_SET:
             mine.maxack = ack
-            mine.flags |= MAXACK_SET
+            mine.flags = own_flags = own_flags | MAXACK_SET
         elif (mine.maxack - ack) & SIGN:
             mine.maxack = ack
-        allowed = ack + offered
-        if (theirs.maxend - 1 - allowed) & SIGN:
-            theirs.maxend = (allowed if offered else allowed + 1) & MASK
-        if ack == their_end:
-            theirs.flags &= ~UNACKNOWLEDGED
-        state.last_index = tcp.ACK_EVENT
+        allowed = ack + (offered or 1)
+        if (theirs.maxend - allowed) & SIGN:
+            theirs.maxend = allowed & MASK
+        if ack == their_end and their_flags & UNACKNOWLEDGED:
+            theirs.flags = their_flags = their_flags & ~UNACKNOWLEDGED
+        state.last_index = _ACK_EVENT
         state.last_dir = reply
-        state.last_seq, state.last_ack, state.last_end, state.last_win = seq, ack, end, window
+        state.last_seq = seq
+        state.last_ack = ack
+        state.last_end = end
+        state.last_win = window
         state.retrans = 0
-        if (mine.flags | theirs.flags) & UNACKNOWLEDGED:
+        if (own_flags | their_flags) & UNACKNOWLEDGED:
             expires = now + self._unacknowledged
         elif window:
             expires = now + self._established
@@ -236,10 +246,27 @@ class Flows:
 
     def worth(self, packet: bytes) -> bool:
         """Whether a packet that goes the long way may be the first of a flow."""
-        return (
-            self.enabled and len(packet) >= _HEADERS and packet[0] == 0x45 and packet[9] == 6
-            and packet[33] & ~PSH == ACK
-        )  # fmt: skip
+        if not self.enabled or len(packet) < _HEADERS or packet[0] != 0x45 or packet[9] != TCP:
+            return False
+        flags = packet[33]
+        if flags & (FIN | RST) and self._flows:
+            self.forget(packet)
+        return flags & ~PSH == ACK
+
+    def forget(self, packet: bytes) -> None:
+        """A segment ends a connection (FIN or RST): its flows, of both directions, are of no more use."""
+        found = self._flows.get(packet[12:24])
+        if found is None:
+            return
+        conn = found.conn
+        client = conn.cport.to_bytes(2, "big")
+        for key in (
+            conn.caddr + conn.vaddr + client + conn.vport.to_bytes(2, "big"),
+            conn.daddr + conn.caddr + conn.dport.to_bytes(2, "big") + client,
+        ):
+            flow = self._flows.pop(key, None)
+            if flow is not None:
+                self._settle(flow)
 
     def learn(self, device: str, packet: bytes, skb: Skb, recorder: Recorder) -> None:
         """A packet has gone the long way: keep what was decided, if it is all that decides for the next one too."""
@@ -269,10 +296,15 @@ class Flows:
         if flow is None:
             return
         flow.counters = recorder.counters
-        if self._count >= MOST:
+        dest = conn.dest
+        flow.stats = (dest.stats, engine.vs.services.total, *((dest.service.stats,) if dest.service else ()))
+        flow.indev = device
+        if len(self._flows) >= MOST:
             self.clear()
-        self._count += 1
-        self._devices.setdefault(device, {})[packet[12:24]] = flow
+        known = self._flows.get(packet[12:24])
+        if known is not None:
+            self._settle(known)
+        self._flows[packet[12:24]] = flow
 
     def _make(self, packet: bytes, output: Output, entry: Entry, conn: Conn, reply: int) -> Flow | None:
         """The flow; None when its short way would not make of the packet what the long way has made."""

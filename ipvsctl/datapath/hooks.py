@@ -20,7 +20,8 @@ LAST = 2**31 - 1
 class Row(NamedTuple):
     """A function in a hook. `function` is "part.method" of the engine; a table's method gets its name as well.
 
-    `needs` "conntrack", "ipvs" or the name of a table, which must be in use in the packet's family.
+    `needs` "conntrack", "defrag", "ipvs" or the name of a table, which must be in use in the packet's family.
+    Conntrack brings "defrag"; so does the first IPv6 service, which leaves it behind (nf_defrag_ipv6_enable).
     """
 
     hook: int
@@ -31,7 +32,7 @@ class Row(NamedTuple):
 
 
 TABLE = (
-    Row(PRE_ROUTING, -400, "nf_defrag", "ip.defrag", "conntrack"),
+    Row(PRE_ROUTING, -400, "nf_defrag", "ip.defrag", "defrag"),
     Row(PRE_ROUTING, -300, "raw", "tables.raw", "raw"),
     Row(PRE_ROUTING, -200, "nf_conntrack_in", "ct.conntrack_in", "conntrack"),
     Row(PRE_ROUTING, -150, "mangle", "tables.mangle", "mangle"),
@@ -46,7 +47,7 @@ TABLE = (
     Row(FORWARD, 0, "filter", "tables.filter", "filter"),
     Row(FORWARD, 99, "ip_vs_forward_icmp", "vs.forward_icmp", "ipvs"),
     Row(FORWARD, 100, "ip_vs_out", "vs.out_hook", "ipvs"),
-    Row(LOCAL_OUT, -400, "nf_defrag", "ip.defrag", "conntrack"),
+    Row(LOCAL_OUT, -400, "nf_defrag", "ip.defrag", "defrag"),
     Row(LOCAL_OUT, -300, "raw", "tables.raw", "raw"),
     Row(LOCAL_OUT, -200, "nf_conntrack_local", "ct.conntrack_in", "conntrack"),
     Row(LOCAL_OUT, -150, "mangle", "tables.mangle", "mangle"),

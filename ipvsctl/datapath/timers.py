@@ -9,6 +9,7 @@ two seconds late (kernel/time/timer.c); here it is a quarter of one at most, and
 from __future__ import annotations
 
 from heapq import heappop, heappush
+from math import inf
 from typing import Protocol
 
 SLOTS = 4
@@ -31,9 +32,11 @@ class Owner(Protocol):
 class Timers:
     """Owners by slot."""
 
-    __slots__ = ("_order", "_slots")
+    __slots__ = ("_order", "_slots", "due")
 
     def __init__(self) -> None:
+        self.due = inf
+        """When `poll` has something to do next; an empty slot may make it earlier than it need be."""
         self._slots: dict[int, dict[Owner, None]] = {}
         self._order: list[int] = []
 
@@ -49,6 +52,8 @@ class Timers:
         if owners is None:
             owners = self._slots[slot] = {}
             heappush(self._order, slot)
+            if slot < self.due * SLOTS:
+                self.due = slot / SLOTS
         owners[owner] = None
 
     def forget(self, owner: Owner) -> None:
@@ -59,6 +64,8 @@ class Timers:
 
     def poll(self, now: float, budget: int = BUDGET) -> bool:
         """Call the owners whose time has come; whether some are left because the budget is used up."""
+        if now < self.due:
+            return False
         last = int(now * SLOTS)
         while self._order and self._order[0] <= last:
             owners = self._slots[self._order[0]]
@@ -73,8 +80,9 @@ class Timers:
                 else:
                     owner.on_timer(now)
             del self._slots[heappop(self._order)]
+        self.due = self._order[0] / SLOTS if self._order else inf
         return False
 
     def poll_at(self) -> float | None:
-        """When `poll` has something to do next; None: never. An empty slot may make it earlier than it need be."""
-        return self._order[0] / SLOTS if self._order else None
+        """`due`, or None for never."""
+        return self.due if self._order else None

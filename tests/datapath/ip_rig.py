@@ -1,22 +1,17 @@
-"""A host with nothing but its IP layer and hooks that only look on; and packets to give it.
+"""A host without rules and services, whose hooks can be looked at; and packets to give it.
 
 eth0 (10.0.0.1/24, fd10::1/64) is the world with the default route, eth1 (192.168.1.1/24, fd20::1/64) the inner network.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
 from collections.abc import Callable
 from random import Random
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
+from ipvsctl.datapath.engine import Engine, Output
 from ipvsctl.datapath.hooks import HOOK_NAMES, PRE_ROUTING
-from ipvsctl.datapath.ip import Ip
-from ipvsctl.datapath.local import Local
-from ipvsctl.datapath.routing import Routing
-from ipvsctl.datapath.settings import Settings
-from ipvsctl.datapath.skb import Broken, Skb
-from ipvsctl.datapath.timers import Timers
+from ipvsctl.datapath.skb import Skb
 from ipvsctl.datapath.verdict import Reason, Verdict
 from ipvsctl.model.snapshot import Device, PolicyRule, Route, Snapshot
 from ipvsctl.wire import icmp, ipv4, ipv6, tcp, udp
@@ -30,14 +25,8 @@ ROUTES = (Route("0.0.0.0/0", via="10.0.0.254"), Route("::/0", "eth0", "fd10::fe"
 FORWARD = {"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}
 
 
-class Sent(NamedTuple):
-    device: str
-    packet: bytes
-    next_hop: bytes
-
-
-class Host:
-    """What the IP layer needs of an engine. `walk`: the hooks passed, each with the devices that rules would see."""
+class Host(Engine):
+    """An engine. `walk`: the hooks passed, each with the devices that rules see; `hooked`: what is asked there."""
 
     def __init__(
         self,
@@ -48,88 +37,35 @@ class Host:
         policy: tuple[PolicyRule, ...] = (),
         defrag: bool = False,
     ) -> None:
-        self.now = 100.0
-        self.tracer: Any = None
-        self.outputs: list[Sent] = []
-        self.drops: Counter[Reason] = Counter()
-        self.verdict: Reason | str = ""
-        self.backlog: deque[Skb] = deque()
-        self.timers = Timers()
-        self.settings = Settings({**FORWARD, **{name: str(value) for name, value in (sysctls or {}).items()}})
-        self.random = Random(1).randrange
         self.walk: list[tuple[str, str, str]] = []
         self.hooked: dict[str, Callable[[Skb], Verdict]] = {}
-        me = cast(Any, self)
-        self.routing = Routing(me, Snapshot(devices=devices, routes=routes, policy=policy))
-        self.ip = Ip(me)
-        self.local = Local(me)
+        values = {**FORWARD, **{name: str(value) for name, value in (sysctls or {}).items()}}
+        snapshot = Snapshot(devices=devices, routes=routes, policy=policy, sysctls=values)
+        super().__init__(snapshot, Random(1).randrange)
+        self.now = 100.0
         if defrag:
             self.hooked = {"PREROUTING": self.ip.defrag, "OUTPUT": self.ip.defrag}
 
-    def receive(self, device: str, packet: bytes | bytearray, at: float | None = None) -> list[Sent]:
-        self._begin(self.now if at is None else at)
-        try:
-            skb = Skb(bytearray(packet), device)
-        except Broken:
-            self.verdict = Reason.HEADER
-            return []
-        skb.primary = True
-        self.ip.receive(skb)
-        return self._end()
+    def receive(self, device: str, packet: bytes | bytearray, now: float | None = None) -> list[Output]:
+        self.walk = []
+        return super().receive(device, bytes(packet), self.now if now is None else now)
 
-    def send(self, packet: bytes | bytearray, mark: int = 0) -> list[Sent]:
-        self._begin(self.now)
-        skb = Skb(bytearray(packet))
-        skb.primary = skb.own = True
-        skb.mark = mark
-        self.local.send(skb)
-        return self._end()
-
-    def poll(self, at: float) -> list[Sent]:
-        self._begin(at)
-        return self._end()
-
-    def _begin(self, at: float) -> None:
-        self.now = at
-        self.outputs, self.walk, self.verdict = [], [], ""
-        self.timers.poll(at)
-
-    def _end(self) -> list[Sent]:
-        for _ in range(100):
-            if self.backlog:
-                self.ip.receive(self.backlog.popleft())
-        assert not self.backlog
-        return self.outputs
-
-    # -- the engine's side --------------------------------------------------------------------------------------------
+    def send(self, packet: bytes | bytearray, now: float | None = None, mark: int = 0) -> list[Output]:
+        self.walk = []
+        return super().send(bytes(packet), self.now if now is None else now, mark)
 
     def run(self, hook: int, skb: Skb) -> bool:
         name = HOOK_NAMES[hook]
         self.walk.append((name, skb.indev, skb.outdev))
-        before, skb.hook = skb.hook, hook
-        verdict = self.hooked[name](skb) if name in self.hooked else None
-        skb.hook = before
-        if verdict is not None and verdict is not Reason.STOLEN:
-            self.drop(skb, verdict)
-        return verdict is None
-
-    def drop(self, skb: Skb, reason: Reason) -> None:
-        self.drops[reason] += 1
-        if skb.primary:
-            self.verdict = reason
-
-    def delivered(self, skb: Skb) -> None:
-        if skb.primary:
-            self.verdict = "delivered"
-
-    def transmit(self, skb: Skb, device: str, next_hop: bytes) -> None:
-        if skb.primary:
-            self.verdict = "sent"
-        if device == "lo":
-            skb.indev = "lo"
-            self.backlog.append(skb)
-        else:
-            self.outputs.append(Sent(device, bytes(skb.data), next_hop))
+        if name in self.hooked:
+            before, skb.hook = skb.hook, hook
+            verdict = self.hooked[name](skb)
+            skb.hook = before
+            if verdict is not None:
+                if verdict is not Reason.STOLEN:
+                    self.drop(skb, verdict)
+                return False
+        return super().run(hook, skb)
 
     def skb(self, packet: bytes | bytearray, device: str = "eth0") -> Skb:
         """A packet that came in and has its route."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 from ipvsctl.datapath.engine import Engine
 from ipvsctl.datapath.hooks import HOOK_NAMES
@@ -54,12 +55,12 @@ def counts(made: Engine, chain: str = "INPUT", table: str = "filter", family: in
 
 def packet(
     protocol: int, payload: bytes, source: str = "", destination: str = "", *, six: bool = False, device: str = "eth0",
-    ttl: int = 64, tos: int = 0, **fields: object,
+    ttl: int = 64, tos: int = 0, **fields: Any,
 ) -> Skb:  # fmt: skip
     """A packet with any payload; `fields` of ipv4.build."""
     a, b = ends(source, destination, six)
     if len(a) == 4:
-        data = ipv4.build(a, b, protocol, payload, ttl=ttl, tos=tos, **fields)  # type: ignore[arg-type]
+        data = ipv4.build(a, b, protocol, payload, ttl=ttl, tos=tos, **fields)
     else:
         data = ipv6.build(a, b, protocol, payload, hop_limit=ttl, traffic_class=tos)
     return Skb(bytearray(data), device)

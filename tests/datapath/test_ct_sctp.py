@@ -147,3 +147,13 @@ def test_a_wrong_checksum_is_invalid() -> None:
     packet[-1] ^= 1
     assert Rig().walk(bytes(packet)) == "INVALID"
     assert Rig(checksum=0).walk(bytes(packet)) == "NEW"
+
+
+def test_a_restarted_end_gets_new_tags() -> None:
+    rig = opened()
+    assert rig.walk(to_server(0, init(INIT, 33))) == "ESTABLISHED"
+    assert rig.walk(to_client(33, init(INIT_ACK, 44))) == "ESTABLISHED"
+    assert rig.walk(to_server(44, chunk(ECHO))) == "ESTABLISHED"
+    assert rig.walk(to_client(33, chunk(COOKIE_ACK))) == "ESTABLISHED"
+    assert rig.walk(to_server(44, chunk(0, b"data"))) == "ESTABLISHED"
+    assert rig.walk(to_client(33, init(INIT_ACK, 55))) == "INVALID"

@@ -343,3 +343,39 @@ def test_nothing_of_a_dead_connection_stays() -> None:
     skb = Skb(bytearray(it.packet("s", ACK)))
     assert it.rig.ct.find(it.rig.ct.tuple_of(skb) or b"") is None
     assert it.rig.timers.poll(it.rig.now + 10**7) is False
+
+
+def test_a_rst_of_a_closing_connection_is_not_checked() -> None:
+    it = talk().open()
+    it.c(ACK, b"x" * 100)
+    it.s(ACK)
+    it.c(FIN | ACK)
+    assert it.c(RST, seq=it.seq["c"] - 90) == "ESTABLISHED"
+    assert it.state == "CLOSE"
+
+
+def test_a_rst_of_number_zero_is_an_answer_to_a_syn_that_was_let_go() -> None:
+    it = talk()
+    it.c(SYN)
+    it.s(SYN | ACK)
+    assert it.c(RST, seq=0) == "ESTABLISHED"
+    assert it.state == "CLOSE"
+
+
+def test_the_scale_of_an_ignored_syn_is_remembered() -> None:
+    scaled = bytes((2, 4, 5, 180, 1, 3, 3, 7))
+    it = talk().open()
+    it.s(RST)
+    it.seq["c"], it.seq["s"] = 700000, 800000
+    it.c(SYN, options=scaled)
+    it.s(SYN | ACK, options=scaled)
+    state = State()
+    state.load(proto_of(it))
+    assert (state.scale, state.reply.scale, state.maxend, state.reply.maxend) == (7, 7, 700001 + 65535, 800001)
+
+
+def test_goodbyes_out_of_step_leave_a_timeout_that_is_short_already() -> None:
+    it = talk(tcp_timeout_established=100, tcp_timeout_unacknowledged=50).open()
+    it.c(FIN | ACK, seq=900_000_000)
+    it.s(FIN | ACK, seq=900_000_000)
+    assert it.rig.only.timeout == 100

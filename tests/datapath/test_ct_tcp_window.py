@@ -199,3 +199,50 @@ def test_acknowledgements_are_counted_back_where_the_payload_grew() -> None:
     assert it.c(ACK, ack=5001 + 13 + 3) == "ESTABLISHED"
     assert state_of(it).maxack == 5014
     assert it.c(ACK, ack=5001 + 13 + 4) == "INVALID"
+
+
+@pytest.mark.parametrize(
+    ("more", "learnt"),
+    [
+        ({"ack": 5001 - 66000}, True),
+        ({"ack": 5001 - 66001}, False),
+        ({"seq": 1001 - 4000 - 10, "payload": b"x" * 10}, True),
+        ({"seq": 1001 - 4001 - 10, "payload": b"x" * 10}, False),
+        ({"seq": 5001}, True),
+        ({"seq": 5002}, False),
+    ],
+)
+def test_the_last_number_that_is_in_the_window_refreshes(more: dict[str, Any], learnt: bool) -> None:
+    it = opened()
+    it.rig.wait(1000)
+    assert it.c(ACK, **more) == "ESTABLISHED"
+    assert (it.rig.only.timeout != 431000) == learnt
+
+
+def test_a_closed_window_still_takes_one_byte() -> None:
+    it = opened()
+    it.s(ACK, b"z", window=0)
+    assert state_of(it).maxend == 5001
+    it.c(ACK, b"x" * 4000)
+    it.s(ACK, window=0)
+    assert state_of(it).maxend == 5002
+
+
+def test_data_beyond_the_window_that_was_taken_widens_the_receivers_window() -> None:
+    it = opened()
+    assert it.c(ACK, b"x" * 4010) == "ESTABLISHED"
+    state = state_of(it)
+    assert (state.end, state.reply.maxwin) == (5011, 4010)
+
+
+@pytest.mark.parametrize(("device", "sent"), [("eth0", 5004), ("lo", 5001)])
+def test_numbers_are_adjusted_at_the_end_of_the_way_but_not_on_the_loopback_device(device: str, sent: int) -> None:
+    it = opened()
+    found = it.rig.ct.find(TUPLE)
+    assert found is not None
+    seqadj.ensure(found[0])
+    seqadj.set_adjustment(found[0], 1, 4000, 3)
+    skb = it.rig.enter(it.packet("s", ACK))
+    skb.indev = device
+    assert it.rig.ct.confirm(skb) is None
+    assert int.from_bytes(skb.data[24:28]) == sent

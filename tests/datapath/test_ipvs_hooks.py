@@ -8,24 +8,15 @@ import pytest
 
 from ipvsctl.datapath.hooks import FORWARD, LOCAL_IN, LOCAL_OUT
 from ipvsctl.datapath.skb import ACK, FIN, RST, SCTP, SYN, Skb
-from ipvsctl.datapath.trace import Tracer
 from ipvsctl.datapath.verdict import Reason
 from ipvsctl.datapath.vs.entry import NFCT, Conn
 from ipvsctl.datapath.vs.states_tcp import CLOSE, ESTABLISHED, FIN_WAIT, SYN_RECV, TIME_WAIT
-from ipvsctl.model.address import INET, INET6
+from ipvsctl.model.address import ServiceAddress
 from ipvsctl.model.change import (
-    AddServer,
-    AddService,
-    DeleteServer,
-    DeleteService,
-    EditServer,
-    SetTimeouts,
     StartDaemon,
     StopDaemon,
-    ZeroCounters,
 )
-from ipvsctl.model.service import Service
-from ipvsctl.model.status import Daemon, Timeouts
+from ipvsctl.model.status import Daemon
 from ipvsctl.wire import sctp, transport
 from ipvsctl.wire.address import packed
 from tests.datapath.ipvs_host import (
@@ -59,10 +50,6 @@ def opened(host: Host, skb: Skb) -> Conn:
     conns = list(host.vs.conns)
     assert conns
     return conns[-1]
-
-
-def reply(flags: int, **others: object) -> Skb:
-    return tcp_packet(flags, SERVER, CLIENT, 8080, 40000, indev="eth1", dst=FORWARD_ROUTE, **others)
 
 
 # -- gates ------------------------------------------------------------------------------------------------------------
@@ -343,153 +330,62 @@ def test_a_deleted_servers_packets_are_dropped() -> None:
     assert again.destination != conn.daddr
 
 
-# -- replies ----------------------------------------------------------------------------------------------------------
+# -- rare ways
 
 
-def test_a_reply_gets_the_virtual_address_and_a_new_route() -> None:
+def isakmp(host: Host) -> Conn:
+    host.service(f"udp:{VIRTUAL}:500", server(f"{SERVER}:500"), server(f"{SERVER[:-1]}3:500"))
+    return opened(host, udp_packet(sport=500, dport=500))
+
+
+def test_esp_of_a_deleted_server() -> None:
+    host = Host()
+    conn = isakmp(host)
+    assert conn.dest is not None
+    address = ServiceAddress.of("udp", VIRTUAL, 500)
+    host.vs.delete_server(address, conn.dest.server.address)
+    esp = packet(b"x" * 40, CLIENT, VIRTUAL, 50)
+    assert host.give(esp) is Reason.IPVS_SERVER_GONE
+    host.settings.write("net.ipv4.vs.expire_nodest_conn", "1")
+    assert host.give(esp) is None
+
+
+def test_forward_icmp_lets_all_else_go_on() -> None:
     host = Host()
     host.service(TCP_SERVICE, server())
-    conn = opened(host, tcp_packet(SYN))
-    skb = reply(SYN | ACK)
-    assert host.give_back(skb, FORWARD) is None
-    assert (skb.source, skb.sport, skb.ipvs) == (packed(VIRTUAL), 80, True)
-    assert good(skb) and skb.ttl == 64
-    assert host.rerouted == [skb]
-    assert conn.state == SYN_RECV
-    stats = host.vs.report()[0]
-    assert (stats.stats.packets_out, stats.stats.bytes_out) == (1, 40)
+    assert host.vs.forward_icmp(packet(b"\x08" + b"x" * 40, CLIENT, SERVER, 1, dst=FORWARD_ROUTE)) is None
 
 
 @pytest.mark.parametrize(
-    ("setting", "hook", "rerouted"),
-    [("1", FORWARD, True), ("1", LOCAL_OUT, True), ("1", LOCAL_IN, False), ("0", FORWARD, False)],
+    ("destination", "bypassed"),
+    [
+        ("2001:db8::7", True),
+        ("fd10::7", True),
+        ("fe80::7", True),
+        ("::7", True),
+        ("ff02::7", False),
+        ("::", False),
+        ("::ffff:10.0.0.7", False),
+        ("e000::7", False),
+        ("0100::7", False),
+    ],
 )
-def test_snat_reroute(setting: str, hook: int, rerouted: bool) -> None:
-    host = Host({"snat_reroute": setting})
-    host.service(TCP_SERVICE, server())
-    opened(host, tcp_packet(SYN))
-    assert host.give_back(reply(SYN | ACK), hook) is None
-    assert bool(host.rerouted) == rerouted
+def test_ipv6_addresses_that_are_bypassed(destination: str, bypassed: bool) -> None:
+    """ipv6_addr_type: what it calls unicast."""
+    host = Host({"cache_bypass": "1"})
+    host.service("fwmark:7/inet6")
+    skb = tcp_packet(SYN, CLIENT6, destination)
+    skb.mark = 7
+    host.give(skb)
+    assert len(host.vs.conns) == bypassed
 
 
-def test_snat_reroute_without_a_route_drops() -> None:
-    host = Host()
-    host.reroutable = False
-    host.service(TCP_SERVICE, server())
-    opened(host, tcp_packet(SYN))
-    assert host.give_back(reply(SYN | ACK), FORWARD) is Reason.NO_ROUTE
-
-
-def test_a_reply_of_dr_is_only_counted() -> None:
-    host = Host()
-    host.service(TCP_SERVICE, server(f"{SERVER}:80", "dr"))
-    conn = opened(host, tcp_packet(SYN))
-    skb = tcp_packet(SYN | ACK, VIRTUAL, CLIENT, 80, 40000, indev="eth1", dst=FORWARD_ROUTE)
-    before = bytes(skb.data)
-    assert host.give_back(skb, FORWARD) is None
-    assert bytes(skb.data) == before and skb.ipvs and not host.rerouted
-    assert "no-output" not in host.vs.connections()[0].flags
-    assert conn.state == SYN_RECV
-
-
-def test_other_forwarded_packets_go_on() -> None:
-    host = Host()
-    host.service(TCP_SERVICE, server())
-    skb = reply(SYN | ACK)
-    assert host.give_back(skb, FORWARD) is None
-    assert skb.source == packed(SERVER) and not skb.ipvs
-
-
-@pytest.mark.parametrize(("flags", "verdict"), [(ACK, Reason.IPVS_NO_CONNECTION), (RST, None), (RST | ACK, None)])
-def test_nat_icmp_send(flags: int, verdict: Reason | None) -> None:
-    host = Host({"nat_icmp_send": "1"})
-    host.service(TCP_SERVICE, server())
-    skb = reply(flags)
-    assert host.give_back(skb, FORWARD) is verdict
-    assert host.errors == ([(skb, 3, 3, 0)] if verdict else [])
-
-
-def test_nat_icmp_send_is_for_nat_servers_only() -> None:
-    host = Host({"nat_icmp_send": "1"})
-    host.service(TCP_SERVICE, server(f"{SERVER}:8080", "dr"))
-    assert host.give_back(reply(ACK), FORWARD) is None
-
-
-def test_udp_reply_of_ipv6() -> None:
-    host = Host()
-    host.service(f"udp:[{VIRTUAL6}]:53", server(f"[{SERVER6}]:5353"))
-    assert host.give(udp_packet(CLIENT6, VIRTUAL6)) is Reason.STOLEN
-    skb = udp_packet(SERVER6, CLIENT6, 5353, 40000, indev="eth1", dst=FORWARD_ROUTE)
-    assert host.give_back(skb, FORWARD) is None
-    assert (skb.source, skb.sport) == (packed(VIRTUAL6), 53) and good(skb)
-
-
-def test_esp_follows_the_isakmp_connection() -> None:
-    host = Host()
-    host.service(f"udp:{VIRTUAL}:500", server(f"{SERVER}:500"))
-    assert host.give(packet(b"x" * 40, CLIENT, VIRTUAL, 50)) is None
-    assert host.give(udp_packet(sport=500, dport=500)) is Reason.STOLEN
-    skb = packet(b"x" * 40, CLIENT, VIRTUAL, 50)
+@pytest.mark.parametrize(("udp", "kept"), [(True, 0), (False, 1)])
+def test_bypass_of_one_packet_services(udp: bool, kept: int) -> None:
+    host = Host({"cache_bypass": "1"})
+    host.service("fwmark:7", flags=("ops",))
+    skb = udp_packet(destination="10.77.0.1") if udp else tcp_packet(SYN, destination="10.77.0.1")
+    skb.mark = 7
     assert host.give(skb) is Reason.STOLEN
-    assert skb.destination == packed(SERVER)
-
-
-# -- the facade -------------------------------------------------------------------------------------------------------
-
-
-def test_hooks_are_there_while_a_family_has_services() -> None:
-    host = Host()
-    assert host.vs.hooks(INET) == host.vs.hooks(INET6) == frozenset()
-    address = host.service(TCP_SERVICE)
-    other = host.service(f"udp:{VIRTUAL}:80")
-    assert host.vs.hooks(INET) == {"ipvs"} and host.vs.hooks(INET6) == frozenset()
-    assert host.rebuilt == 1
-    host.vs.delete_service(address)
-    assert host.rebuilt == 1
-    host.vs.delete_service(other)
-    assert host.vs.hooks(INET) == frozenset() and host.rebuilt == 2
-
-
-def test_changes_are_applied() -> None:
-    host = Host()
-    address = host.service(f"tcp:{VIRTUAL}:443")
-    service = Service(address)
-    host.vs.apply(DeleteService(service))
-    host.vs.apply(AddService(service))
-    host.vs.apply(AddServer(address, server()))
-    host.vs.apply(EditServer(address, replace(server(), weight=5), server()))
-    assert host.vs.report()[0].servers[0].server.weight == 5
-    host.vs.apply(SetTimeouts(Timeouts(udp=7), Timeouts()))
-    assert host.vs.conns.states.timeouts == Timeouts(900, 120, 7)
-    host.give(tcp_packet(SYN, dport=443))
-    assert host.vs.report()[0].stats.packets_in == 1
-    host.vs.apply(ZeroCounters())
-    assert host.vs.report()[0].stats.packets_in == 0
-    host.vs.apply(DeleteServer(address, server()))
-    assert not host.vs.report()[0].servers
-
-
-def test_rates_are_polled() -> None:
-    host = Host()
-    assert host.vs.poll_at() is None
-    host.service(TCP_SERVICE, server())
-    assert host.vs.poll_at() is not None
-    host.vs.poll(host.now)
-    assert host.vs.poll_at() == host.now + 2
-
-
-def test_the_trace_tells_what_happened() -> None:
-    host = Host()
-    host.service(TCP_SERVICE, server())
-    host.tracer = Tracer()
-    opened(host, tcp_packet(SYN))
-    notes = "\n".join(note for step in host.tracer.steps for note in step.notes)
-    assert "new connection 10.0.0.2:40000 to 192.168.1.100:80: server 172.16.0.2:8080 (nat)" in notes
-    assert "rewritten: tcp 10.0.0.2:40000 > 192.168.1.100:80 S -> tcp 10.0.0.2:40000 > 172.16.0.2:8080 S" in notes
-    host.tracer = Tracer()
-    host.give(tcp_packet(ACK))
-    notes = "\n".join(note for step in host.tracer.steps for note in step.notes)
-    assert "known connection" in notes and "SYN_RECV" in notes
-    host.tracer = Tracer()
-    host.give(tcp_packet(ACK, sport=5))
-    assert "does not open a connection" in host.tracer.steps[0].notes[0]
+    conns = list(host.vs.conns)
+    assert [conn.in_packets for conn in conns] == [1] * kept

@@ -304,8 +304,27 @@ def test_a_client_without_df_is_not_told() -> None:
 
 def test_other_errors_about_tunnels_are_told_as_they_are() -> None:
     host, _, outer = tunnel_packet(None)
-    assert host.give(error(ROUTER, OWN, outer[:60], 11, 0)) is Reason.STOLEN
-    assert host.errors[0][1:] == (11, 0, 0)
+    assert host.give(error(ROUTER, OWN, outer[:60], 11, 0, b"\x01\x02\x03\x04")) is Reason.STOLEN
+    assert host.errors[0][1:] == (11, 0, 0x01020304)
+
+
+def test_an_mtu_is_16_bits_of_its_word() -> None:
+    host, _, outer = tunnel_packet(None)
+    assert host.give(error(ROUTER, OWN, outer[:60], 3, 4, b"\xff\xff\x04\xb0")) is Reason.STOLEN
+    dest = next(iter(host.vs.conns)).dest
+    dst = host.vs.transmit.ways.to(dest, packed(SERVER))
+    assert dst is not None and dst.mtu == 1200
+
+
+def test_udp_that_is_no_tunnel_is_looked_up_as_udp() -> None:
+    host = connected("tun", Tunnel("gue", 6080))
+    host.service(f"udp:{VIRTUAL}:53", server(f"{SERVER}:53"))
+    host.sent.clear()
+    assert host.give(udp_packet()) is Reason.STOLEN
+    quoted = bytes(udp_packet(VIRTUAL, CLIENT, 53, 40000).data)
+    skb = error(CLIENT, VIRTUAL, quoted)
+    assert host.give(skb) is Reason.STOLEN
+    assert skb.destination == packed(SERVER)
 
 
 @pytest.mark.parametrize(

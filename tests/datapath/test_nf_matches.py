@@ -131,7 +131,8 @@ PACKET: list[tuple[str, Make, bool]] = [
     ("-s 10.0.5.2/255.255.0.255", tcp_skb, True),
     ("-s 10.0.5.3/255.255.0.255", tcp_skb, False),
     ("-d 192.168.0.0/16", tcp_skb, True),
-    ("! -d 192.168.0.0/17", tcp_skb, True),
+    ("! -d 192.168.0.0/17", tcp_skb, False),
+    ("! -d 192.168.128.0/17", tcp_skb, True),
     ("-s fd10::/16 -d fd20::100", lambda: tcp_skb(six=True), True),
     ("-s fd10::2/ffff::ffff", lambda: tcp_skb(six=True), True),
     ("-p 6", tcp_skb, True),
@@ -169,6 +170,9 @@ PACKET: list[tuple[str, Make, bool]] = [
     ("-m addrtype --src-type UNICAST ! --dst-type LOCAL,BROADCAST", tcp_skb, True),
     ("-m addrtype --dst-type BROADCAST", lambda: udp_skb(destination="192.168.1.255"), True),
     ("-m addrtype --dst-type BROADCAST", lambda: udp_skb(destination="255.255.255.255"), True),
+    ("-m addrtype --dst-type BROADCAST --limit-iface-in", lambda: udp_skb(destination="192.168.1.255"), False),
+    ("-m addrtype --dst-type BROADCAST --limit-iface-in", lambda: udp_skb(destination="10.0.0.255"), True),
+    ("-m addrtype --dst-type BROADCAST --limit-iface-in", lambda: udp_skb(destination="255.255.255.255"), True),
     ("-m addrtype --dst-type MULTICAST", lambda: udp_skb(destination="224.0.0.5"), True),
     ("-m addrtype --dst-type LOCAL", lambda: tcp_skb(destination="127.3.2.1"), True),
     ("-m addrtype --dst-type LOCAL", lambda: tcp_skb(destination="fd20::1", six=True), True),
@@ -331,9 +335,15 @@ def test_limit_is_a_bucket_that_fills_by_jiffies() -> None:
 
 
 def test_a_bucket_that_cannot_be() -> None:
-    with pytest.raises(UsageError, match="out of the kernel's range"):
-        Bucket(engine(), period("1/day"), 10)
-    Bucket(engine(), period("1/day"), 4)
+    """Golden: what a kernel takes and what it refuses with ERANGE."""
+    host = engine()
+    for rate, refused in (("1/day", {2, 4, 5}), ("2/day", {4}), ("1/hour", set()), ("3/hour", set())):
+        for burst in (1, 2, 4, 5):
+            if burst in refused:
+                with pytest.raises(UsageError, match="out of the kernel's range"):
+                    Bucket(host, period(rate), burst)
+            else:
+                Bucket(host, period(rate), burst)
 
 
 def test_statistic() -> None:
@@ -362,7 +372,8 @@ def test_rpfilter() -> None:
 def test_ipvs() -> None:
     connection: Conn | None = None
     for rule, marked, translated, info, expected in (
-        ("--ipvs", True, False, NONE, True), ("--ipvs", False, True, NONE, False), ("! --ipvs", False, True, NONE, True),
+        ("--ipvs", True, False, NONE, True), ("--ipvs", False, True, NONE, False),
+        ("! --ipvs", False, True, NONE, True), ("! --ipvs", True, True, NONE, False),
         ("--vport 80", True, True, NONE, True), ("--vport 80", False, True, NONE, False),
         ("--vport 80", True, False, NONE, False), ("! --vport 81", True, True, NONE, True),
         ("! --vport 81", True, False, NONE, False), ("--vaddr 10.0.0.0/24", True, True, NONE, True),

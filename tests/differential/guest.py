@@ -6,6 +6,7 @@ shared out to a process for each processor, and each process plays many at once.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import json
 import os
@@ -27,6 +28,9 @@ MODULES = (
 )  # fmt: skip
 OPTIONAL = ("ip_vs_ftp", "nf_nat_ftp", "nf_conntrack_ftp")
 """Modules that change what happens to packets by being there; in the order in which they can be taken out."""
+
+STUCK = 15
+"""Seconds without a result after which a process says where it is and ends."""
 
 AT_ONCE = 12
 """Worlds that a process has alive at most."""
@@ -73,6 +77,7 @@ def _child(jobs: list[tuple[int, dict[str, Any]]], processor: int, target: str) 
 
 def work(jobs: list[tuple[int, dict[str, Any]]], target: Path) -> None:
     """Play the jobs, many at once, each when it is due."""
+    faulthandler.dump_traceback_later(STUCK, exit=True)
     call("unshare", 0x40000000)
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     write_sysctl("net.ipv6.conf.default.disable_ipv6", "1")
@@ -97,6 +102,7 @@ def work(jobs: list[tuple[int, dict[str, Any]]], target: Path) -> None:
             else:
                 file.write(json.dumps(world.result) + "\n")
                 file.flush()
+                faulthandler.dump_traceback_later(STUCK, exit=True)
 
 
 def _only(modules: tuple[str, ...]) -> None:

@@ -16,8 +16,8 @@ from tests.vm import guest, kernels
 from tests.vm.errors import LabError
 
 ROOT = Path(__file__).resolve().parents[2]
-START = 120.0
-EACH = 3.0
+START = 60.0
+EACH = 1.0
 """Seconds that a boot may take: to begin with, and for each scenario."""
 
 

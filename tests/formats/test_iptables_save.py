@@ -1,4 +1,4 @@
-"""iptables-save text: what the real program prints is read and written again byte for byte; what people write is read."""
+"""iptables-save text: what the program prints is written again byte for byte; what people write is understood."""
 
 from __future__ import annotations
 
@@ -131,7 +131,9 @@ def test_the_program_takes_it_and_prints_the_same(text: str, family: int, tool: 
 
 
 def test_values() -> None:
-    saved = one('-s 10.0.0.1 ! -d 10.1.2.3/8 -i eth0 -p tcp -m tcp ! --dport 80:90 -m comment --comment "a b" -j ACCEPT')
+    saved = one(
+        '-s 10.0.0.1 ! -d 10.1.2.3/8 -i eth0 -p tcp -m tcp ! --dport 80:90 -m comment --comment "a b" -j ACCEPT'
+    )
     assert saved == SavedRule(
         Rule(
             "ACCEPT", "tcp", "10.0.0.1", "!10.0.0.0/8", "eth0", "",

@@ -29,6 +29,7 @@ _METHODS = {
 }  # fmt: skip
 _AH, _ESP = 51, 50
 _IPVS_PROTOCOLS = frozenset((TCP, UDP, SCTP, _AH, _ESP))
+_ANYWHERE = (bytes(4), b"\xff" * 4)
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
@@ -77,7 +78,7 @@ def _check4(context: Context, wanted: frozenset[str]) -> Callable[[bytes, str], 
     def check(address: bytes, device: str) -> bool:
         routing = engine.routing
         kind = routing.address_type(context.family, address)
-        if device and kind == "local" and not _on_device(context, address, device):
+        if device and kind in ("local", "broadcast") and not _on_device(context, address, device):
             # __inet_dev_addr_type: a route of another device does not count, and what has no route is unicast.
             kind = "unicast"
         return kind in lower
@@ -86,13 +87,21 @@ def _check4(context: Context, wanted: frozenset[str]) -> Callable[[bytes, str], 
 
 
 def _on_device(context: Context, address: bytes, device: str) -> bool:
+    """Whether the local or broadcast address is one by what the device has."""
     interface = context.engine.routing.interfaces.get(device)
+    if address in _ANYWHERE:
+        return True
     if interface is None:
         return False
     if context.six:
         return any(each.value == address for each in interface.addresses6)
-    # The loopback network is local as a whole.
-    return any(each.value == address or (device == "lo" and each.on_link(address)) for each in interface.addresses4)
+    number = int.from_bytes(address, "big")
+    return any(
+        # The loopback network is local as a whole; of another one the last address is its broadcast address.
+        each.value == address
+        or (each.on_link(address) and (device == "lo" or not (number + 1) & (1 << each.shift) - 1))
+        for each in interface.addresses4
+    )
 
 
 def _check6(context: Context, wanted: frozenset[str]) -> Callable[[bytes, str], bool]:

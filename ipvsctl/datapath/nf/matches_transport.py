@@ -199,7 +199,10 @@ def udp(context: Context, options: Options) -> Matching:
 
 
 def sctp(context: Context, options: Options) -> Matching:
-    """`-m sctp`: ports, --chunk-types all|any|only LIST (xt_sctp.c)."""
+    """`-m sctp`: ports, --chunk-types all|any|only LIST (xt_sctp.c).
+
+    With negated chunk types the kernel drops a packet whose chunks are cut off as well, but counts it in the rule.
+    """
     need_protocol(context, 132)
     tests = _port_tests(options, 12)
     wish = options.take("chunk-types")
