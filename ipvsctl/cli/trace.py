@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -93,7 +93,9 @@ def trace_command(
         raise UsageError("--mark is for a packet that a process sends (--local): what comes in by a device has no mark")
     if session and (local or flags):
         raise UsageError("--session makes its own packets: it takes neither --local nor --flags")
-    engine, device = _engine(env, file, device)
+    from ipvsctl.cli.configured import engine_of, snapshot_of
+
+    engine = engine_of(snapshot_of(env, file, device))
     if session:
         walks = _converse(engine, session, packet, device, replies)
     else:
@@ -107,38 +109,6 @@ def trace_command(
     elif not env.quiet:
         show(env, engine, walks)
     return _check(walks, expect, wanted_state)
-
-
-def _engine(env: Environment, file: str | None, device: str | None) -> tuple[Engine, str | None]:
-    """A datapath set up like the host or the file, and the device that packets come in by."""
-    import random
-
-    from ipvsctl.datapath.engine import Engine
-
-    snapshot = env.host.snapshot() if file is None else _of_file(env, file, device)
-    if device is not None and all(each.name != device for each in snapshot.devices):
-        names = ", ".join(each.name for each in snapshot.devices)
-        raise UsageError(f"there is no device {device}, expected one of {names}")
-    return Engine(snapshot, random.Random(0).randrange), device
-
-
-def _of_file(env: Environment, file: str, device: str | None) -> Any:
-    from ipvsctl.cli.director import read_content
-    from ipvsctl.formats.snapshot_file import is_snapshot
-
-    name, text = read_content(env, file)
-    if is_snapshot(text):
-        from ipvsctl.formats import snapshot_file
-
-        return snapshot_file.parse(text, name)
-    from dataclasses import replace
-
-    from ipvsctl.datapath.nf.own import tables_of
-    from ipvsctl.formats.director_file import parse
-    from ipvsctl.knowledge.assumed import CLIENTS, host_around
-
-    snapshot, chains = host_around(parse(text, name), device or CLIENTS)
-    return replace(snapshot, tables=tables_of(chains))
 
 
 def _in_device(engine: Engine, source: bytes) -> str:

@@ -196,7 +196,7 @@ class Engine:
     def drop(self, skb: Skb, reason: Reason) -> None:
         """A packet ends outside a hook."""
         if self.tracer is not None:
-            self.tracer.event(f"ends here: {reason.value}", drop=reason.name)
+            self.tracer.event(f"ends here: {reason.value}", answer=not skb.primary, drop=reason.name)
         self._count(skb, reason)
 
     def _count(self, skb: Skb | None, reason: Reason) -> None:
@@ -208,13 +208,15 @@ class Engine:
         """The host's own stack has got the packet."""
         if skb.primary:
             self.verdict = "delivered"
+            if self.tracer is not None:
+                self.tracer.delivered = bytes(skb.data)
 
     def transmit(self, skb: Skb, device: str, next_hop: bytes) -> None:
         """A packet leaves a device for good; on the loopback device it comes back in."""
         if skb.primary:
             self.verdict = "sent"
         if self.tracer is not None:
-            self.tracer.event(f"leaves {device}: {skb}", device=device)
+            self.tracer.event(f"leaves {device}: {skb}", answer=not skb.primary, leaves=device)
         if device == "lo":
             skb.indev = "lo"
             self.backlog.append(skb)

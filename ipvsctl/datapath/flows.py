@@ -160,7 +160,8 @@ class Flows:
         first, length, number, offset, hops, check, seq, ack, bits, window, tcp_check = _read(packet)
         if (
             first != _IPV4 or length != size or offset & 0xBFFF or hops & 0xFF != 6 or hops < 0x200
-            or state.state != _OPEN or conn.state != _OPEN_IPVS or entry.expires <= now or conn.expires <= now or not (entry.slot and conn.slot)
+            or state.state != _OPEN or conn.state != _OPEN_IPVS or entry.expires <= now or conn.expires <= now
+            or not (entry.slot and conn.slot)
         ):  # fmt: skip
             return None
         if bits in _PLAIN:

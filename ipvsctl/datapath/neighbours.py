@@ -45,7 +45,7 @@ class _Unresolved:
 
     def on_timer(self, now: float) -> None:
         """No answer came."""
-        self.neighbours.give_up(self)
+        self.neighbours.give_up(now)
 
 
 class Neighbours:
@@ -69,13 +69,16 @@ class Neighbours:
         while found.room > _ROOM:
             found.room -= len(found.packets.pop(0).data) + _OVERHEAD
 
-    def give_up(self, found: _Unresolved) -> None:
-        """Tell the senders."""
-        del self._waiting[found.key]
-        packets, found.packets = found.packets, []
-        for skb in packets:
-            skb.primary = False
-            if skb.family == INET:
-                self.engine.ip.icmp_error(skb, UNREACHABLE, HOST_UNREACHABLE)
-            else:
-                self.engine.ip.icmp_error(skb, UNREACHABLE6, ADDRESS_UNREACHABLE)
+    def give_up(self, now: float) -> None:
+        """Tell the senders of all packets that have waited long enough, the oldest first."""
+        for key, found in list(self._waiting.items()):
+            if found.expires > now:
+                break
+            del self._waiting[key]
+            self.engine.timers.forget(found)
+            for skb in found.packets:
+                skb.primary = False
+                if skb.family == INET:
+                    self.engine.ip.icmp_error(skb, UNREACHABLE, HOST_UNREACHABLE)
+                else:
+                    self.engine.ip.icmp_error(skb, UNREACHABLE6, ADDRESS_UNREACHABLE)

@@ -19,9 +19,6 @@ from ipvsctl.wire import ipv4, ipv6, tcp, transport
 if TYPE_CHECKING:
     from ipvsctl.datapath.engine import Engine
 
-_CLOSE = 8
-"""TCP_CONNTRACK_CLOSE."""
-
 
 def _segment(skb: Skb) -> bytearray:
     """The reset that answers a segment; it is there at least up to the options."""
@@ -46,8 +43,7 @@ def reject(engine: Engine, skb: Skb) -> None:
     if answer is None:
         return
     attach(answer, skb)
-    if skb.ct is not None and skb.ct.proto is not None and skb.ct.protocol == TCP:
-        skb.ct.proto.state = _CLOSE  # nf_ct_set_closing
+    engine.ct.close(skb)
     engine.ip.local_out(answer)
 
 

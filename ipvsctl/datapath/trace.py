@@ -67,7 +67,8 @@ class Step:
     """One function's turn. `hook` "" for what happens between hooks (routing, delivery, sending); `priority` then 0.
 
     `verdict` None when the walk went on; `before` the packet as text, `packet` its fields and `state` as rules see it,
-    both afterwards.
+    both afterwards. `minor` are those of `notes` that only somebody who asks for everything wants to read. `answer`:
+    it is not about the packet but about one that the host sent because of it, an ICMP error or a reset.
     """
 
     hook: str
@@ -80,18 +81,24 @@ class Step:
     rules: list[Rule] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     data: dict[str, Any] = field(default_factory=dict)
+    minor: set[str] = field(default_factory=set)
+    answer: bool = False
 
 
 class Tracer:
-    """Collects steps. Steps nest (IPVS sends on from inside INPUT); they are listed in the order they began."""
+    """Collects steps. Steps nest (IPVS sends on from inside INPUT); they are listed in the order they began.
+
+    `delivered` is the packet as the host's own stack got it, b"" when it did not.
+    """
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
+        self.delivered = b""
         self._open: list[Step] = []
 
     def begin(self, hook: str, priority: int, function: str, skb: Skb) -> None:
         """A function gets the packet."""
-        step = Step(hook, priority, function, str(skb))
+        step = Step(hook, priority, function, str(skb), answer=not skb.primary)
         self.steps.append(step)
         self._open.append(step)
 
@@ -100,17 +107,19 @@ class Tracer:
         step = self._open.pop()
         step.packet, step.state, step.verdict = fields(skb), state(skb), verdict
 
-    def note(self, text: str, **data: Any) -> None:
+    def note(self, text: str, *, minor: bool = False, **data: Any) -> None:
         """Say something in the open step, or in a step of its own between hooks."""
         if not self._open:
             self.steps.append(Step("", 0, "", ""))
         step = self._open[-1] if self._open else self.steps[-1]
         step.notes.append(text)
         step.data.update(data)
+        if minor:
+            step.minor.add(text)
 
-    def event(self, text: str, **data: Any) -> None:
+    def event(self, text: str, *, answer: bool = False, **data: Any) -> None:
         """Something that belongs to no function: it follows what was listed last."""
-        self.steps.append(Step("", 0, "", "", notes=[text], data=data))
+        self.steps.append(Step("", 0, "", "", notes=[text], data=data, answer=answer))
 
     def rule(self, table: str, chain: str, number: int, text: str) -> None:
         """A rule matched, or a policy (number 0) decided, in the open step."""

@@ -31,6 +31,17 @@ class Frame(NamedTuple):
     vlans: tuple[int, ...] = ()
 
 
+_OUTGOING = 4
+"""LINUX_SLL_OUTGOING: the packet type of what the capturing host sent."""
+
+
+def is_outgoing(link: int, data: bytes) -> bool:
+    """Whether a frame's cooked header says that the capturing host sent it; no other header tells."""
+    if link == SLL:
+        return int.from_bytes(data[:2], "big") == _OUTGOING
+    return link == SLL2 and len(data) >= 20 and data[10] == _OUTGOING
+
+
 def strip(link: int, data: bytes) -> Frame:
     """Take the link header off a frame."""
     if link == ETHERNET:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,11 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ipvsctl.datapath.engine import Engine
 from ipvsctl.datapath.fragments import CONNTRACK_IN, LOCAL_DELIVER, VS_IN, Fragments
 from ipvsctl.datapath.skb import Broken, Skb
 from ipvsctl.datapath.timers import Timers
 from ipvsctl.datapath.verdict import Reason
+from ipvsctl.formats.iptables_save import parse
 from ipvsctl.model.address import INET, INET6
+from ipvsctl.model.snapshot import Device, Snapshot
 from ipvsctl.wire import ipv4, ipv6, udp
 from ipvsctl.wire.address import packed
 
@@ -491,3 +495,72 @@ def test_any_fragments(pieces: list[tuple[int, bytes, bool, bool]]) -> None:
     engine.poll(1000)
     assert len(fragments) == 0
     assert not (fragments._four.memory or fragments._six.memory or fragments._six_conntrack.memory)
+
+
+# -- through the whole datapath: sizes and flags as Linux 6.1.192 sent them on, conntrack in use -----------------------
+
+RULES = "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n"
+C4, S4, C6, S6 = packed("10.0.1.2"), packed("10.0.2.2"), packed("fd01::2"), packed("fd02::2")
+
+
+def router(mtu: int = 1500) -> Engine:
+    devices = Device("r0", ("10.0.1.1/24", "fd01::1/64")), Device("r1", ("10.0.2.1/24", "fd02::1/64"), mtu)
+    sysctls = {"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}
+    tables = (*parse(RULES, INET), *parse(RULES, INET6))
+    return Engine(Snapshot(devices, sysctls=sysctls, tables=tables), random.Random(1).randrange)
+
+
+def cut(six: bool, sizes: list[int], df: bool) -> list[bytes]:
+    ends = (C6, S6) if six else (C4, S4)
+    datagram = udp.build(*ends, 4000, 5000, bytes(sum(sizes) - 8))
+    pieces, at = [], 0
+    for size in sizes:
+        more = at + size < len(datagram)
+        if six:
+            body = ipv6.fragment_header(17, at, more, 7) + datagram[at : at + size]
+            pieces.append(bytes(ipv6.build(*ends, 44, body)))
+        else:
+            part = datagram[at : at + size]
+            pieces.append(bytes(ipv4.build(*ends, 17, part, 64, 0, 7, df, at, more)))
+        at += size
+    return pieces
+
+
+@pytest.mark.parametrize(
+    ("six", "sizes", "df", "mtu", "expected"),
+    [
+        (False, [800, 800, 200], False, 1500, [(820, "2000"), (820, "2064"), (220, "00c8")]),
+        (False, [800, 200, 600], False, 1500, [(820, "2000"), (220, "2064"), (620, "007d")]),
+        (False, [800, 200, 600], True, 1500, [(820, "2000"), (220, "2064"), (620, "007d")]),
+        (False, [560, 200, 800], False, 600, [(596, "2000"), (596, "2048"), (428, "0090")]),
+        (True, [800, 200, 600], False, 1500, [(848, "0001"), (248, "0321"), (648, "03e8")]),
+    ],
+)
+def test_as_the_kernel_forwards_them(
+    six: bool, sizes: list[int], df: bool, mtu: int, expected: list[tuple[int, str]]
+) -> None:
+    engine = router(mtu)
+    outputs = [output for piece in cut(six, sizes, df) for output in engine.receive("r0", piece, 10.0)]
+    assert {output.device for output in outputs} == {"r1"}
+    at = 42 if six else 6
+    assert [(len(output.packet), output.packet[at : at + 2].hex()) for output in outputs] == expected
+
+
+def test_as_the_kernel_refuses_fragments_with_df() -> None:
+    engine = router(600)
+    outputs = [output for piece in cut(False, [800, 800, 200], True) for output in engine.receive("r0", piece, 10.0)]
+    assert [(output.device, len(output.packet), output.packet[20:28].hex()) for output in outputs] == [
+        ("r0", 576, "030418c100000258")
+    ]
+
+
+def test_as_the_kernel_tells_of_a_timeout() -> None:
+    engine = router()
+    assert engine.receive("r0", cut(False, [800, 200], False)[0], 10.0) == []
+    assert engine.poll(45.0) == []
+    assert engine.receive("r0", cut(True, [800, 200], False)[0], 46.0) == []
+    outputs = engine.poll(107.0)
+    assert [(output.device, len(output.packet), output.packet[40:48].hex()) for output in outputs] == [
+        ("r0", 896, "030162ee00000000")
+    ]
+    assert engine.drops[Reason.FRAGMENT_TIMEOUT] == 2

@@ -215,6 +215,15 @@ def test_a_next_hop_that_does_not_answer() -> None:
     assert (seen(error.packet).kind, seen(error.packet).code) == (1, 3)
 
 
+def test_those_who_wait_longest_are_told_first() -> None:
+    host = Host(devices=(DEVICES[0], Device("eth1", ("192.168.1.1/24", "fd20::1/64"), hosts=())))
+    host.receive("eth0", segment("10.0.0.9", "192.168.1.8"), 50.0)
+    host.receive("eth0", segment("fd10::9", "fd20::8"), 50.05)
+    host.receive("eth0", segment("10.0.0.9", "192.168.1.9"), 50.1)
+    assert [seen(each.packet).protocol for each in host.poll(60.0)] == [1, 58, 1]
+    assert host.timers.poll_at() is None
+
+
 def test_what_waits_for_a_next_hop_is_bounded() -> None:
     quiet = (DEVICES[0], Device("eth1", ("192.168.1.1/24",), hosts=()))
     host = Host(devices=quiet)

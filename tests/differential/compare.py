@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from ipvsctl.model.snapshot import SavedChain, SavedTable
 from ipvsctl.model.status import Connection, ConntrackEntry, ServiceStatus, Stats
-from tests.differential.masks import SECONDS, Context, context, is_gue, masked
+from tests.differential.masks import SECONDS, Context, context, masked, plain_entry
 from tests.differential.result import Result, Sent
 from tests.differential.scenario import Scenario
 
@@ -42,8 +42,8 @@ def compare(scenario: Scenario, kernel: Result | None, emulated: Result) -> list
     for number, (mine, theirs) in enumerate(zip(kernel.steps, emulated.steps, strict=True), 1):
         found += _step(name, number, mine, theirs, known)
     found += _sets(
-        name, "conntrack", [_plain_entry(entry, known) for entry in kernel.conntrack],
-        [_plain_entry(entry, known) for entry in emulated.conntrack],
+        name, "conntrack", [plain_entry(entry, known) for entry in kernel.conntrack],
+        [plain_entry(entry, known) for entry in emulated.conntrack],
         lambda entry: replace(entry, timeout=0), lambda entry: entry.timeout, entry_text,
     )  # fmt: skip
     found += _sets(
@@ -89,12 +89,6 @@ def _sets(
             yield Difference(name, where, text(mine), text(near), "timer")
     for theirs in left:
         yield Difference(name, where, None, text(theirs))
-
-
-def _plain_entry(entry: ConntrackEntry, known: Context) -> ConntrackEntry:
-    if entry.protocol == "udp" and is_gue(entry.source, entry.destination_port, known):
-        return replace(entry, source_port=0, reply_destination_port=0)
-    return entry
 
 
 def entry_text(entry: ConntrackEntry) -> str:

@@ -51,12 +51,13 @@ class Net:
                 self.last.append(heard)
                 self.log.append(heard)
 
-    def heard(
-        self, speaker: tuple[bytes, int], protocol: int, port: int, to_client: bool = False
-    ) -> Heard | None:  # fmt: skip
-        """What arrived of the last packet; from `speaker` if its address was kept (to the client it never is)."""
+    def heard(self, port: int, protocol: int, to_client: bool = False) -> Heard | None:
+        """What arrived of the last packet, which was sent from a port; or to it, at a client.
+
+        None when its port was translated: to which, the kernel would throw dice for, so nobody could answer.
+        """
         for each in reversed(self.last):
-            if each.protocol == protocol and (to_client or each.source[1] == speaker[1] or each.source == speaker):
+            if each.protocol == protocol and port == (each.destination if to_client else each.source)[1]:
                 return each
         return None
 

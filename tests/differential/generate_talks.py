@@ -61,7 +61,7 @@ class Talks:
 
     def _server(self, client: End) -> End | None:
         """The server's end, made of what reached it of the client's last packet."""
-        heard = self.net.heard(client.local, 6, client.remote[1])
+        heard = self.net.heard(client.local[1], 6)
         if heard is None or heard.device == "eth0":
             return None
         server = End(heard.device, heard.destination, heard.source, self.random.getrandbits(32))
@@ -155,7 +155,7 @@ class Talks:
             digits = b",".join(b"%d" % each for each in (*server.local[0][:4], port >> 8, port & 255))
             text = b"229 Entering (|||%d|)\r\n" % port if extended else b"227 Entering (%b).\r\n" % digits
             yield self._say(server, client, PSH | ACK, text)
-            heard = self.net.heard(server.local, 6, client.local[1], to_client=True)
+            heard = self.net.heard(client.local[1], 6, to_client=True)
             if heard is not None:
                 # The length of the text may have changed on the way.
                 client.hear(heard.packet)
@@ -179,7 +179,7 @@ class Talks:
                        random.getrandbits(32))  # fmt: skip
             yield self.segment(data, SYN)
             back = End(client.device, (client.local[0], port), (client.remote[0], 20), random.getrandbits(32))
-            heard = self.net.heard(data.local, 6, port, to_client=True)
+            heard = self.net.heard(port, 6, to_client=True)
             if heard is not None:
                 back.remote = heard.source
                 back.hear(heard.packet)
@@ -195,7 +195,7 @@ class Talks:
             body = udp.build(client[0], service[0], client[1], service[1], data, len(client[0]) == 16
                              or random.random() < 0.9)  # fmt: skip
             yield device, self.ip(client[0], service[0], udp.PROTOCOL, body)
-            heard = self.net.heard(client, 17, service[1])
+            heard = self.net.heard(client[1], 17)
             if heard is not None and heard.device != "eth0" and random.random() < 0.8:
                 local, remote = heard.destination, heard.source
                 body = udp.build(local[0], remote[0], local[1], remote[1], b"a" * random.choice((1, 50, 300)))
@@ -221,7 +221,7 @@ class Talks:
             if side == 0:
                 data = sctp.build(client[1], service[1], tag, [sctp.chunk(kind, 0, body)])
                 yield device, self.ip(client[0], service[0], 132, data)
-                heard = self.net.heard(client, 132, service[1])
+                heard = self.net.heard(client[1], 132)
                 if heard is not None and heard.device != "eth0":
                     server = heard.device, heard.destination, heard.source
             elif server is not None:

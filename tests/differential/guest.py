@@ -18,6 +18,7 @@ from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
+from ipvsctl.knowledge.schedulers import SCHEDULERS
 from tests.differential.guest_wire import Wire
 from tests.differential.guest_world import World, call, write_sysctl
 
@@ -25,11 +26,15 @@ MODULES = (
     "ip_vs", "nf_conntrack", "nf_conntrack_netlink", "veth", "ip_tables", "ip6_tables", "iptable_raw",
     "iptable_mangle", "iptable_nat", "iptable_filter", "ip6table_raw", "ip6table_mangle", "ip6table_nat",
     "ip6table_filter", "xt_conntrack", "xt_CT", "xt_mark", "xt_tcpudp", "ipt_REJECT", "ip6t_REJECT", "xt_state",
+    *(f"ip_vs_{name}" for name in SCHEDULERS if name != "twos"),
 )  # fmt: skip
+"""Schedulers are among them because the kernel can hang when it loads lblc or lblcr for a new service while a namespace
+ends: the one holds __ip_vs_mutex and waits for pernet_ops_rwsem, the other has them the other way round."""
+
 OPTIONAL = ("ip_vs_ftp", "nf_nat_ftp", "nf_conntrack_ftp")
 """Modules that change what happens to packets by being there; in the order in which they can be taken out."""
 
-STUCK = 15
+STUCK = 60
 """Seconds without a result after which a process says where it is and ends."""
 
 AT_ONCE = 12

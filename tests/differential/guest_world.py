@@ -29,7 +29,7 @@ from tests.differential.guest_wire import Port, Wire
 _NEWNET = 0x40000000
 _ETHTOOL = 0x8946
 _OFFLOADS = (0x15, 0x17, 0x19, 0x1F, 0x24, 0x2C)  # ETHTOOL_S{RXCSUM,TXCSUM,SG,TSO,GSO,GRO}
-_FREEBIND_MARK = 36
+_MARK = 36
 _DELETE_CONNTRACK = 2
 _ESTIMATOR = 2.3
 """Seconds until the kernel's estimator has surely added up the counters of a service (ip_vs_est.c: every 2 s)."""
@@ -69,7 +69,6 @@ class World:
         self.number = number
         self.caught: list[tuple[str, bytes, bytes]] = []
         self.ports: dict[str, Port] = {}
-        self.raw: dict[int, socket.socket] = {}
         self.ipvs: KernelIpvs | None = None
         self.namespace = -1
         self.begin = 0.0
@@ -109,8 +108,6 @@ class World:
     def _close(self) -> None:
         for port in self.ports.values():
             del self.wire.ports[port.peer]
-        for channel in self.raw.values():
-            channel.close()
         if self.ipvs is not None:
             self.ipvs.close()
         if self.namespace >= 0:
@@ -168,8 +165,6 @@ class World:
             restore(program, text)
         if job["changes"]:
             self._apply([change_from_dict(change) for change in job["changes"]])
-        for family in {step["family"] for step in job["steps"] if step["do"] == "send"}:
-            self.raw[family] = raw_socket(family)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -188,10 +183,8 @@ class World:
                 for packet in step["packets"]:
                     port.send(bytes.fromhex(packet))
             case "send":
-                channel = self.raw[step["family"]]
-                channel.setsockopt(socket.SOL_SOCKET, _FREEBIND_MARK, step["mark"])
                 for packet in step["packets"]:
-                    self._send(channel, bytes.fromhex(packet))
+                    self._send(bytes.fromhex(packet), step["mark"])
             case "change":
                 self._apply([change_from_dict(step["change"])])
             case "sysctl":
@@ -201,14 +194,20 @@ class World:
                 nfnetlink.ask(nfnetlink.CONNTRACK, _DELETE_CONNTRACK, 0, b"")
         self.wire.collect()
 
-    def _send(self, channel: socket.socket, packet: bytes) -> None:
-        version6 = packet[0] >> 4 == 6
-        target = socket.inet_ntop(*((INET6, packet[24:40]) if version6 else (INET, packet[16:20])))
-        try:
-            channel.sendto(packet, (target, 0))
-        except OSError as error:
-            # A packet that a rule drops in OUTPUT, or that has no route: the process is told, nothing leaves.
-            self.result["notes"].append(f"send: {error.strerror}")
+    def _send(self, packet: bytes, mark: int) -> None:
+        family = INET6 if packet[0] >> 4 == 6 else INET
+        source, target = (packet[8:24], packet[24:40]) if family == INET6 else (packet[12:16], packet[16:20])
+        with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as channel:
+            channel.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            channel.setsockopt(socket.SOL_SOCKET, _MARK, mark)
+            try:
+                if any(source):
+                    # Routed by its source address as a process's packets are, and not by destination only.
+                    channel.bind((socket.inet_ntop(family, source), 0))
+                channel.sendto(packet, (socket.inet_ntop(family, target), 0))
+            except OSError as error:
+                # A packet that a rule drops in OUTPUT, or that has no route: the process is told, nothing leaves.
+                self.result["notes"].append(f"send: {error.strerror}")
 
     def _apply(self, changes: list[Any]) -> None:
         if self.ipvs is None:
@@ -237,13 +236,6 @@ class World:
             totals = {server["address"]: server["stats"] for server in found["servers"]}
             for server in service["servers"]:
                 server["stats"] = totals.get(server["address"], server["stats"])
-
-
-def raw_socket(family: int) -> socket.socket:
-    """A socket that sends whole packets."""
-    channel = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    channel.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-    return channel
 
 
 def write_sysctl(name: str, value: str) -> None:

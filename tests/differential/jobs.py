@@ -13,7 +13,6 @@ from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 from ipvsctl.formats.changes import change_to_dict
-from ipvsctl.model.address import INET, INET6
 from ipvsctl.model.change import AddServer, AddService, Change, SetTimeouts
 from ipvsctl.model.snapshot import Snapshot
 from ipvsctl.model.status import KERNEL_TIMEOUTS, Timeouts
@@ -55,8 +54,7 @@ def _step(step: Step) -> dict[str, Any]:
         case "in":
             data |= {"device": step.device, "packets": [packet.hex() for packet in step.packets]}
         case "send":
-            family = INET6 if step.packets[0][0] >> 4 == 6 else INET
-            data |= {"family": family, "mark": step.mark, "packets": [packet.hex() for packet in step.packets]}
+            data |= {"mark": step.mark, "packets": [packet.hex() for packet in step.packets]}
         case "change":
             assert step.change is not None
             data["change"] = change_to_dict(step.change)
