@@ -89,7 +89,7 @@ class Icmp4:
         if kind in ERRORS:
             attach(answer, skb)
         if engine.tracer is not None:
-            engine.tracer.note(f"tells the sender: ICMP type {kind} code {code}", icmp=(kind, code))
+            engine.tracer.note(f"tells the sender: ICMP type {kind} code {code}", minor=True, icmp=(kind, code))
         engine.ip.local_out(answer)
 
     def _answerable(self, skb: Skb, kind: int) -> bool:

@@ -104,7 +104,8 @@ class Icmp6:
         if related:
             attach(answer, skb)
             if engine.tracer is not None:
-                engine.tracer.note(f"tells the sender: ICMPv6 type {kind} code {code}", icmp=(kind, code))
+                text = f"tells the sender: ICMPv6 type {kind} code {code}"
+                engine.tracer.note(text, minor=True, icmp=(kind, code))
         engine.ip.local_out(answer)
 
     def echo(self, skb: Skb) -> None:

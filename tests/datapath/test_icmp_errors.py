@@ -386,12 +386,12 @@ def test_form_of_a_reset() -> None:
 
 
 def test_a_reset_closes_the_tracked_connection() -> None:
-    class Proto:
-        state = 3
-
     host = Host()
-    skb = host.skb(segment(CLIENT, SERVER))
-    skb.ct = Entry(cast(Any, None), b"\6" + bytes(12), b"")
-    skb.ct.proto, skb.ctinfo = Proto(), NEW
+    host.ct.use(INET)
+    skb = host.skb(segment(CLIENT, SERVER, tcp.SYN))
+    skb.hook = LOCAL_IN
+    assert host.ct.conntrack_in(skb) is None
+    assert host.ct.confirm(skb) is None
     host.ip.tcp_reset(skb, LOCAL_IN)
-    assert skb.ct.proto.state == 8  # TCP_CONNTRACK_CLOSE
+    (entry,) = host.ct.report()
+    assert (entry.state, entry.timeout) == ("CLOSE", 10)

@@ -16,8 +16,11 @@ MANY = 100_000
 """Turns of the clock between two steps; more means that the datapath never comes to rest."""
 
 
-def play(scenario: Scenario, times: Sequence[float] = ()) -> Result:
-    """What the datapath does. `times` of the kernel's result, or the scenario's own when there are none."""
+def play(scenario: Scenario, times: Sequence[float] = (), *, flows: bool = True) -> Result:
+    """What the datapath does. `times` of the kernel's result, or the scenario's own when there are none.
+
+    Without `flows` every packet walks all hooks (datapath/flows.py).
+    """
     result = Result(scenario.name)
     moments = list(times) or [step.at for step in scenario.steps]
     if len(moments) <= len(scenario.steps):
@@ -27,6 +30,7 @@ def play(scenario: Scenario, times: Sequence[float] = ()) -> Result:
     except UsageError as error:
         result.error = f"{type(error).__name__}: {error}"
         return result
+    engine.flows.enabled = flows
     for step, at, until in zip(scenario.steps, moments, moments[1:], strict=False):
         outputs = act(engine, step, at)
         outputs += rest(engine, until)
@@ -35,6 +39,7 @@ def play(scenario: Scenario, times: Sequence[float] = ()) -> Result:
     end = moments[len(scenario.steps)]
     result.times.append(end)
     engine.poll(end)
+    engine.flows.settle()
     result.conntrack = engine.ct.report()
     result.connections = engine.vs.connections()
     result.services = engine.vs.report()

@@ -192,7 +192,7 @@ def _track(ct: Conntrack, entry: Entry, state: State, skb: Skb, reply: bool, seg
         if new == FIN_WAIT:
             (state.reply if reply else state).flags |= CLOSE_INIT
         if ct.engine.tracer is not None:
-            ct.note(f"conntrack's TCP state goes from {STATES[old]} to {STATES[new]}")
+            ct.note(f"conntrack's TCP state {STATES[old]} -> {STATES[new]}", minor=True)
 
     timeout = settings.get(TIMEOUTS[new], _SYN_SENT2_TIMEOUT)
     if state.retrans >= settings[_REPEATS] and timeout > settings[_MAX_RETRANS]:

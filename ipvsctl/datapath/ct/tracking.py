@@ -69,10 +69,10 @@ class Tracking:
         )  # fmt: skip
         return not skb.checked
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, minor: bool = False) -> None:
         """For the trace."""
         if self.engine.tracer is not None:
-            self.engine.tracer.note(text)
+            self.engine.tracer.note(text, minor=minor)
 
     def invalid(self, why: str) -> Outcome:
         """INVALID, with the reason for the trace."""

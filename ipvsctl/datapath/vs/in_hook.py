@@ -186,7 +186,8 @@ class Requests:
                 tracer.note(
                     f"new connection {endpoint(outcome.caddr, outcome.cport)} to "
                     f"{endpoint(outcome.vaddr, outcome.vport)}: server {endpoint(outcome.daddr, outcome.dport)} "
-                    f"({METHOD_NAMES.get(outcome.flags & METHOD_MASK, '?')})"
+                    f"({METHOD_NAMES.get(outcome.flags & METHOD_MASK, '?')})",
+                    minor=True,
                 )
             return outcome
         if outcome is None:

@@ -146,6 +146,7 @@ class Nfct:
         if self._engine.tracer is not None:
             _, source, destination, sport, dport = parts(new)
             self._engine.tracer.note(
-                f"conntrack will know the reply as {endpoint(source, sport)} > {endpoint(destination, dport)}"
+                f"conntrack will know the reply as {endpoint(source, sport)} > {endpoint(destination, dport)}",
+                minor=True,
             )
         self._engine.ct.alter_reply(entry, new)

@@ -114,7 +114,8 @@ class Replies:
             self._engine.tracer.note(
                 f"snat_reroute: goes by {skb.dst.device} now, not by {before}"
                 if skb.dst.device != before
-                else f"snat_reroute: goes by {before} still"
+                else f"snat_reroute: goes by {before} still",
+                minor=skb.dst.device == before,
             )
         return True
 

@@ -101,7 +101,7 @@ def set_state(conn: Conn, direction: int, skb: Skb, header: Header, engine: Engi
         return
     if engine.tracer is not None and state != before:
         was, now = name(protocol, before), name(protocol, state)
-        engine.tracer.note(f"IPVS state {was} -> {now}, timeout {conn.timeout:g} s", vs_state=now)
+        engine.tracer.note(f"IPVS state {was} -> {now}, timeout {conn.timeout:g} s", minor=True, vs_state=now)
 
 
 def _one_way(conn: Conn, direction: int) -> int:
