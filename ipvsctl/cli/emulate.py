@@ -1,4 +1,4 @@
-"""`emulate`: the server processes behind `--host emulator:NAME`."""
+"""`emulate`: the server processes behind `--host emulator:NAME`; and captured packets through a director."""
 
 from __future__ import annotations
 
@@ -90,6 +90,58 @@ def list_emulators(env: Environment) -> None:
         for each in found
     ]
     print_lines(env, table(("Name", "Pid", "Started", "Socket"), rows, right=(1,)))
+
+
+@emulate_command.command(
+    "replay",
+    example=(
+        "ipvsctl emulate replay clients.pcap --device eth0 --file ftp.toml",
+        "ipvsctl emulate replay director.pcapng --file state.toml --out left.pcapng",
+        "tcpdump -i any -U -w - | ipvsctl emulate replay - -q --device eth0 --file ftp.toml",
+    ),
+)
+@click.argument("capture", metavar="IN", shell_complete=completed_by("files"))
+@click.option(
+    "--device",
+    metavar="DEVICE",
+    shell_complete=completed_by("devices"),
+    help="Device that every packet comes in by (default: the one that a pcapng file names for it).",
+)
+@click.option(
+    "--out",
+    metavar="OUT",
+    shell_complete=completed_by("files"),
+    help="Write what leaves the director: .pcapng with an interface for each device, .pcap, or - for pcapng to "
+    "standard output. Verdicts go to standard error then.",
+)
+@click.option(
+    "--file",
+    metavar="FILE",
+    shell_complete=completed_by("files"),
+    help="Replay on what a director file or a saved state (`export --state`) says instead of on what the host says.",
+)
+@environment
+def replay(env: Environment, capture: str, device: str | None, out: str | None, file: str | None) -> None:
+    """Give captured packets to a director, and tell what becomes of each.
+
+    IN is a pcap or pcapng file, or - for standard input. Every IP packet in it that came in goes through an emulated
+    datapath, set up as the host or FILE is, at the time at which it was captured; the clock starts at the first one.
+    What the capture marks as outgoing is left out. Nothing is sent, and the host stays as it is.
+
+    A line for each packet: number, seconds, device, verdict (forward, local, drop, or wait for a fragment), the packet,
+    why, and the device it left by; with -v the packets that left as well, with -q only the summary, with -j one JSON
+    document on each line and the summary in the last.
+    """
+    from ipvsctl.cli.configured import engine_of, snapshot_of
+    from ipvsctl.cli.replay import replay_file
+    from ipvsctl.cli.replay_files import check_names
+
+    check_names(capture, out, file)
+    snapshot = snapshot_of(env, file, device)
+    if not env.quiet:
+        for note in snapshot.notes:
+            env.error(f"ipvsctl: note: {note}")
+    replay_file(env, engine_of(snapshot), capture, device, out, file)
 
 
 def running() -> list[dict[str, Any]]:

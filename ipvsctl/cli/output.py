@@ -7,7 +7,8 @@ colours: rich only paints, and is imported only then.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ipvsctl.cli.environment import Environment, output
@@ -61,6 +62,37 @@ def pairs(items: Iterable[tuple[str, object]], indent: str = "") -> list[Line]:
     known = [(name, str(value)) for name, value in items]
     width = max((len(name) for name, _ in known), default=0)
     return [[(f"{indent}{name:{width}}  ", HEADING), (value, "")] for name, value in known]
+
+
+@contextmanager
+def progress(env: Environment, total: int | None, *, hidden: bool = False) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, gone afterwards: call what it gives with the bytes done, as often as you like.
+
+    `total` None: nobody knows. There is none where standard error is no terminal, or when it is to be `hidden`.
+    """
+    if hidden or env.variables.get("TERM") == "dumb" or not env.stderr.isatty():
+        yield lambda _: None
+        return
+    from time import monotonic
+
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    console = Console(file=env.stderr, _environ=dict(env.variables))
+    bar = Progress(
+        BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=console, auto_refresh=False, transient=True
+    )
+    due = 0.0
+
+    def advance(done: int) -> None:
+        nonlocal due
+        if (now := monotonic()) >= due:
+            due = now + 0.1
+            bar.update(task, completed=done, refresh=True)
+
+    with bar:
+        task = bar.add_task("", total=total)
+        yield advance
 
 
 def count(number: int, noun: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ipvsctl.cli.environment import Environment
 from ipvsctl.cli.output import progress
-from ipvsctl.cli.replay_files import STDIN, Input, Leaving, open_input, open_output, size_of
+from ipvsctl.cli.replay_files import STDIN, File, Input, Leaving, check_stdout, open_input, open_output, size_of, writer
 from ipvsctl.cli.replay_text import Teller
 from ipvsctl.cli.run import Ended
 from ipvsctl.datapath.engine import Engine
@@ -25,7 +25,7 @@ from ipvsctl.datapath.verdict import Reason
 from ipvsctl.errors import IpvsctlError, UsageError
 from ipvsctl.formats import pcap
 from ipvsctl.formats.capture import SECOND, Record
-from ipvsctl.formats.link_layer import strip
+from ipvsctl.formats.link_layer import OTHER_HOST, packet_type, strip
 
 _LOCAL = (Reason.NO_LISTENER, Reason.LOCAL_PROTOCOL, Reason.LOCAL_CHECKSUM)
 """The host has got such a packet; only nothing there takes it."""
@@ -72,16 +72,19 @@ class Replay:
         self.leaving = leaving
         self.tally = Tally()
         self._devices = engine.routing.devices
-        self._start: int | None = None
-        self._now = 0.0
-        self._number = 0
+        self._number = self._start = self._clock = 0
 
     def step(self, record: Record) -> Iterator[Told]:
         """A record's packet, behind what timers did since the one before. Raises UsageError for an unknown device."""
         self._number += 1
         tally = self.tally
+        if self._number == 1:
+            self._start = self._clock = record.time
         if record.outgoing:
             tally.skipped["outgoing"] += 1
+            return
+        if packet_type(record.link, record.data) == OTHER_HOST:
+            tally.skipped["for other hosts"] += 1
             return
         frame = strip(record.link, record.data)
         if not frame.packet:
@@ -91,15 +94,11 @@ class Replay:
         if device is None:
             tally.skipped[f"VLAN {'.'.join(map(str, frame.vlans))}"] += 1
             return
-        if self._start is None:
-            self._start = record.time
-        now = (record.time - self._start) / SECOND
-        if now < self._now:
-            tally.late += 1
-            now = self._now
-        else:
-            yield from self._wait(now)
-            self._now = tally.seconds = now
+        time = max(record.time, self._clock)
+        tally.late += record.time < time
+        self._clock = time
+        now = tally.seconds = (time - self._start) / SECOND
+        yield from self._wait(now)
         tally.packets += 1
         tally.cut += record.length > len(record.data)
         tally.merged += len(frame.packet) > self._devices[device].mtu + 60  # 60: a frame's padding
@@ -108,7 +107,7 @@ class Replay:
         tally.verdicts[told.verdict] += 1
         if told.verdict == "drop" and told.reason is not None:
             tally.dropped[told.reason] += 1
-        self._send(max(record.time, self._start), outputs)
+        self._send(time, outputs)
         yield told
 
     def _device_of(self, record: Record, vlans: tuple[int, ...]) -> str | None:
@@ -139,7 +138,6 @@ class Replay:
                 return
             outputs = engine.poll(at)
             if outputs:
-                assert self._start is not None
                 self._send(self._start + int(at * SECOND), outputs)
                 yield Told(0, at, outputs=outputs)
 
@@ -159,26 +157,40 @@ class Replay:
 def replay_file(
     env: Environment, engine: Engine, source: str, device: str | None, out: str | None, file: str | None
 ) -> None:
-    """Replay a capture, write what leaves, and tell. Raises UsageError for a broken one and Ended when interrupted."""
+    """Replay a capture, write what leaves, and tell; - is standard input or output.
+
+    Raises UsageError for a capture that is broken, Refused for a file that cannot be read or written, and Ended when a
+    signal asks to end: the summary of what was done until then has been printed.
+    """
     with ExitStack() as stack:
         handle = open_input(env, stack, source)
-        name = STDIN if source == "-" else source
-        leaving = open_output(env, stack, handle, engine, name, out, file)
-        replay = Replay(engine, name, device, leaving)
-        teller = Teller(env, replay, aside=out == "-")
+        inputs: tuple[File, ...] = (handle, file if file != "-" else env.stdin)
+        check_stdout(env, inputs)
+        target = None
+        leaving: Leaving = _nowhere
+        if out is not None and not env.dry_run:
+            target = open_output(env, stack, out, inputs)
+            leaving = writer(target, (name for name in engine.routing.devices if name != "lo"))
+        given = Input(handle, STDIN if source == "-" else source)
+        replay = Replay(engine, given.name, device, leaving)
+        teller = Teller(env, replay, aside=target is not None and out == "-")
+        scrolls = not env.quiet and (teller.aside or env.stdout.isatty())
         try:
-            given = Input(handle, name)
-            scrolls = not env.quiet and env.stdout.isatty()
-            records = pcap.read(given, name)
             with _interruptible() as until, progress(env, size_of(handle), hidden=scrolls) as advance:
-                for record in until(records):
+                for record in until(pcap.read(given, given.name)):
                     for told in replay.step(record):
                         teller.tell(told)
                     advance(given.done)
+            if target is not None:
+                target.flush()
         except (IpvsctlError, Ended):
             teller.summary(complete=False)
             raise
         teller.summary(complete=True)
+
+
+def _nowhere(time: int, leaving: Output) -> None:
+    """What leaves is not wanted."""
 
 
 @contextmanager
@@ -214,5 +226,5 @@ def _interruptible() -> Iterator[Callable[[Iterator[Record]], Iterator[Record]]]
     try:
         yield until
     finally:
-        for each, old in before.items():
-            signal.signal(each, old)
+        for number, old in before.items():
+            signal.signal(number, old)

@@ -51,7 +51,7 @@ class Teller:
     def summary(self, *, complete: bool) -> None:
         """What became of all packets; `complete`: it is the whole capture."""
         tally = self.replay.tally
-        dropped = {reason: number for reason, number in tally.dropped.most_common()}
+        dropped = dict(tally.dropped.most_common())
         skipped, sent = dict(tally.skipped.most_common()), dict(sorted(tally.sent.items()))
         if self.env.json:
             summary = {

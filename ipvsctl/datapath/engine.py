@@ -63,7 +63,7 @@ class Engine:
         self.nat = Nat(self)
         self.tables = Tables(self)
         self.vs = Ipvs(self)
-        self.flows = Flows(self)
+        self.flows = Flows(self, snapshot)
         for table in snapshot.tables:
             self.tables.load(table)
         self.vs.set_timeouts(snapshot.timeouts)

@@ -58,8 +58,7 @@ class Ip:
             self._ip6.receive(skb)
             return
         engine = self.engine
-        # What comes over the loopback device was sealed by ourselves.
-        if skb.indev != "lo" and int.from_bytes(skb.data[: skb.thoff], "big") % 0xFFFF:
+        if int.from_bytes(skb.data[: skb.thoff], "big") % 0xFFFF:
             engine.drop(skb, Reason.HEADER)
             return
         if not engine.run(PRE_ROUTING, skb):

@@ -17,18 +17,25 @@ from ipvsctl.datapath.skb import ACK, FIN, PSH, SYN, TCP, UDP, Skb
 from ipvsctl.datapath.trace import Step, Tracer
 from ipvsctl.datapath.verdict import Reason
 from ipvsctl.wire import ipv4, ipv6, tcp, tunnel, udp
-from ipvsctl.wire.address import packed, readable
+from ipvsctl.wire.address import endpoint, readable
 
 FTP_DATA = 20
 _ANNOUNCED = 33000
 _CLIENT_DATA = 40100
 _PACE = 0.01
 """Seconds between two packets."""
+FIRST = 1000, 500000
+"""Sequence numbers that client and server begin with."""
+MASK = 0xFFFFFFFF
 
 
 @dataclass(slots=True)
 class Walk:
-    """One packet's way. `title` says who sends what; `verdict` as Engine.verdict; `arrived` whether the peer got it."""
+    """One packet's way. `title` says who sends what; `verdict` as Engine.verdict; `arrived` whether the peer got it.
+
+    `device` is where it came in, "" for a packet of the host's own. A packet that goes past the host has the verdict
+    "direct".
+    """
 
     title: str
     packet: bytes
@@ -38,6 +45,16 @@ class Walk:
     outputs: list[Output]
     arrived: bool = True
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def answers(self) -> list[bool]:
+        """For each of the outputs whether it is not the packet but what the host answered: an ICMP error, a reset."""
+        return [step.answer for step in self.steps if step.data.get("leaves", "lo") != "lo"]
+
+    @property
+    def passed(self) -> list[Output]:
+        """The outputs that are the packet."""
+        return [output for output, answer in zip(self.outputs, self.answers, strict=True) if not answer]
 
 
 @dataclass(slots=True)
@@ -56,7 +73,7 @@ class _End:
             self.local[0], self.remote[0], self.local[1], self.remote[1], flags, self.seq,
             self.ack if flags & ACK else 0, 64240, data, options,
         )  # fmt: skip
-        self.seq = (self.seq + len(data) + bool(flags & SYN) + bool(flags & FIN)) & 0xFFFFFFFF
+        self.seq = (self.seq + len(data) + bool(flags & SYN) + bool(flags & FIN)) & MASK
         return _ip(self.local[0], self.remote[0], TCP, body)
 
     def take(self, skb: Skb) -> bytes:
@@ -64,11 +81,11 @@ class _End:
         data = skb.data
         payload = bytes(data[skb.thoff + (data[skb.thoff + 12] >> 4) * 4 :])
         seq = int.from_bytes(data[skb.thoff + 4 : skb.thoff + 8], "big")
-        self.ack = (seq + len(payload) + bool(skb.flags & SYN) + bool(skb.flags & FIN)) & 0xFFFFFFFF
+        self.ack = (seq + len(payload) + bool(skb.flags & SYN) + bool(skb.flags & FIN)) & MASK
         return payload
 
 
-class _Lost(Exception):
+class Lost(Exception):
     """A packet did not reach the other end: the conversation is over."""
 
 
@@ -76,37 +93,43 @@ class Session:
     """A conversation of `client` (address, port) with the service at `virtual`, whose packets come in by `device`.
 
     `direct`: servers reached by dr or tun answer the client past the director; None: they do unless the device they
-    are on accepts local sources (accept_local), without which the director could not forward their replies.
+    are on accepts local sources (accept_local), without which the director could not forward their replies. `first`:
+    the sequence numbers that client and server begin with.
     """
 
     def __init__(
-        self, engine: Engine, device: str, client: tuple[str, int], virtual: tuple[str, int], direct: bool | None = None
+        self, engine: Engine, device: str, client: tuple[bytes, int], virtual: tuple[bytes, int],
+        direct: bool | None = None, first: tuple[int, int] = FIRST,
     ) -> None:  # fmt: skip
         self.engine = engine
         self.device = device
-        self.client = packed(client[0]), client[1]
-        self.virtual = packed(virtual[0]), virtual[1]
+        self.client = client
+        self.virtual = virtual
         self.walks: list[Walk] = []
         self._direct = direct
+        self._first = first
         self._server_device = ""
+        self._delivered = b""
         self._now = engine.now
 
     def run(self, name: str) -> list[Walk]:
         """Hold the conversation of that name (a key of SESSIONS) to its end, or to the packet that is lost."""
         try:
             SESSIONS[name](self)
-        except _Lost:
+        except Lost:
             self.walks[-1].arrived = False
         return self.walks
 
     # -- carrying -----------------------------------------------------------------------------------------------------
 
     def pass_through(self, title: str, packet: bytes, device: str) -> Walk:
-        """Give the engine one packet and write down what happens."""
+        """Give the engine one packet, by a device or ("") from the host itself, and write down what happens."""
         self._now += _PACE
         self.engine.tracer = tracer = Tracer()
-        outputs = self.engine.receive(device, packet, self._now)
+        engine, now = self.engine, self._now
+        outputs = engine.receive(device, packet, now) if device else engine.send(packet, now)
         self.engine.tracer = None
+        self._delivered = tracer.delivered
         walk = Walk(title, packet, device, self.engine.verdict, tracer.steps, outputs)
         self.walks.append(walk)
         return walk
@@ -114,30 +137,39 @@ class Session:
     def _to_server(self, title: str, packet: bytes) -> Skb:
         """The client sends; what the server gets, out of its tunnel."""
         walk = self.pass_through(f"client: {title}", packet, self.device)
-        if walk.verdict == "sent":
-            for output in walk.outputs:
+        if walk.verdict == "delivered":
+            self._server_device = ""
+            return Skb(bytearray(self._delivered))
+        for output in walk.passed:
+            inner = None
+            if any(step.data.get("method") == "tun" for step in walk.steps):
                 inner = tunnel.decapsulate(output.packet)
-                skb = Skb(bytearray(output.packet if inner is None else output.packet[inner:]))
-                if skb.source == self.client[0] or inner is not None:
-                    self._server_device = output.device
-                    return skb
-        raise _Lost
+            self._server_device = output.device
+            return Skb(bytearray(output.packet if inner is None else output.packet[inner:]))
+        raise Lost
 
-    def _to_client(self, title: str, packet: bytes) -> Skb:
-        """The server sends; what the client gets."""
+    def _to_client(self, title: str, packet: bytes, known: tuple[bytes, int] | None = None) -> Skb:
+        """The server sends; what the client gets. `known`: whom it talks to, None when it is called from outside."""
         skb = Skb(bytearray(packet))
         if skb.source == self.virtual[0] and self._is_direct():
             self.walks.append(Walk(f"server: {title}", packet, "", "direct", [], []))
             return skb
         walk = self.pass_through(f"server: {title}", packet, self._server_device)
-        if walk.verdict == "sent":
-            for output in walk.outputs:
-                skb = Skb(bytearray(output.packet))
-                if skb.destination == self.client[0]:
-                    return skb
-        raise _Lost
+        for output in walk.passed:
+            skb = Skb(bytearray(output.packet))
+            if skb.destination != self.client[0]:
+                continue
+            if known is not None and (skb.source, skb.sport) != known:
+                walk.notes.append(f"the client talks to {endpoint(*known)}, not to {endpoint(skb.source, skb.sport)}")
+                break
+            if skb.source != self.virtual[0]:
+                walk.notes.append(f"the client sees it come from {readable(skb.source)}")
+            return skb
+        raise Lost
 
     def _is_direct(self) -> bool:
+        if not self._server_device:
+            return False
         if self._direct is None:
             ours = len(self.virtual[0]) == 16 or self.engine.settings.either(self._server_device, "accept_local")
             return not ours
@@ -147,30 +179,34 @@ class Session:
 
     def _connect(self, client_port: int, address: bytes, port: int, what: str = "") -> tuple[_End, _End]:
         """The client opens a connection: both ends, established."""
-        client = _End((self.client[0], client_port), (address, port), 1000)
+        client = _End((self.client[0], client_port), (address, port), self._first[0])
         got = self._to_server(f"{what}SYN", client.segment(SYN))
-        server = _End((got.destination, got.dport), (got.source, got.sport), 500000)
+        server = _End((got.destination, got.dport), (got.source, got.sport), self._first[1])
         server.take(got)
-        client.take(self._to_client(f"{what}SYN, ACK", server.segment(SYN | ACK)))
+        client.take(self._to_client(f"{what}SYN, ACK", server.segment(SYN | ACK), client.remote))
         server.take(self._to_server(f"{what}ACK", client.segment(ACK)))
         return client, server
 
     def _say(self, client: _End, server: _End, data: bytes, what: str = "") -> bytes:
         """The client says something and the server acknowledges it; what the server heard."""
         heard = server.take(self._to_server(f"{what}{_quoted(data)}", client.segment(PSH | ACK, data)))
-        client.take(self._to_client(f"{what}ACK", server.segment(ACK)))
+        client.take(self._to_client(f"{what}ACK", server.segment(ACK), client.remote))
         return heard
 
     def _answer(self, client: _End, server: _End, data: bytes, what: str = "") -> bytes:
         """The server says something and the client acknowledges it; what the client heard."""
-        heard = client.take(self._to_client(f"{what}{_quoted(data)}", server.segment(PSH | ACK, data)))
+        heard = client.take(self._to_client(f"{what}{_quoted(data)}", server.segment(PSH | ACK, data), client.remote))
         server.take(self._to_server(f"{what}ACK", client.segment(ACK)))
         return heard
 
     def _close(self, client: _End, server: _End, what: str = "") -> None:
-        client.take(self._to_client(f"{what}FIN, ACK", server.segment(FIN | ACK)))
+        client.take(self._to_client(f"{what}FIN, ACK", server.segment(FIN | ACK), client.remote))
         server.take(self._to_server(f"{what}FIN, ACK", client.segment(FIN | ACK)))
-        client.take(self._to_client(f"{what}ACK", server.segment(ACK)))
+        client.take(self._to_client(f"{what}ACK", server.segment(ACK), client.remote))
+
+    def opened(self) -> None:
+        """Open a connection and leave it so."""
+        self._connect(self.client[1], *self.virtual)
 
     def tcp(self) -> None:
         """Open and close a connection."""
@@ -188,7 +224,7 @@ class Session:
         body = udp.build(self.client[0], self.virtual[0], self.client[1], self.virtual[1], b"question")
         got = self._to_server("datagram", _ip(self.client[0], self.virtual[0], UDP, body))
         body = udp.build(got.destination, got.source, got.dport, got.sport, b"answer")
-        self._to_client("datagram", _ip(got.destination, got.source, UDP, body))
+        self._to_client("datagram", _ip(got.destination, got.source, UDP, body), self.virtual)
 
     # -- FTP ----------------------------------------------------------------------------------------------------------
 
@@ -231,12 +267,12 @@ class Session:
         client, server = control
         self._say(client, server, command.encode())
         self._answer(client, server, b"200 ok\r\n")
-        opener = _End((server.local[0], FTP_DATA), (address, _CLIENT_DATA), 900000)
+        opener = _End((server.local[0], FTP_DATA), (address, _CLIENT_DATA), self._first[1])
         got = self._to_client("data: SYN", opener.segment(SYN))
-        listener = _End((got.destination, got.dport), (got.source, got.sport), 2000)
+        listener = _End((got.destination, got.dport), (got.source, got.sport), self._first[0])
         listener.take(got)
         opener.take(self._to_server("data: SYN, ACK", listener.segment(SYN | ACK)))
-        listener.take(self._to_client("data: ACK", opener.segment(ACK)))
+        listener.take(self._to_client("data: ACK", opener.segment(ACK), listener.remote))
         self._transfer(listener, opener)
 
     def ftp_active(self) -> None:
@@ -258,6 +294,7 @@ SESSIONS: dict[str, Callable[[Session], None]] = {
     "tcp": Session.tcp,
     "http": Session.http,
     "udp": Session.udp,
+    "dns": Session.udp,
     "ftp-passive": Session.ftp_passive,
     "ftp-extended-passive": Session.ftp_extended_passive,
     "ftp-active": Session.ftp_active,

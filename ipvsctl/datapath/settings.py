@@ -12,12 +12,34 @@ from ipvsctl.knowledge.sysctls import SYSCTLS
 
 _FORWARDING = ("net.ipv4.ip_forward", "net.ipv4.conf.all.forwarding", "net.ipv6.conf.all.forwarding")
 
+OTHERS: Mapping[str, str] = {
+    "net.ipv4.icmp_echo_ignore_all": "0",
+    "net.ipv4.icmp_echo_ignore_broadcasts": "1",
+    "net.ipv4.icmp_errors_use_inbound_ifaddr": "0",
+    "net.ipv4.icmp_ratelimit": "1000",
+    "net.ipv4.icmp_ratemask": "6168",
+    "net.ipv4.ipfrag_max_dist": "64",
+    "net.ipv4.ipfrag_time": "30",
+    "net.ipv6.anycast_src_echo_reply": "0",
+    "net.ipv6.icmp.echo_ignore_all": "0",
+    "net.ipv6.icmp.echo_ignore_anycast": "0",
+    "net.ipv6.icmp.echo_ignore_multicast": "0",
+    "net.ipv6.icmp.ratelimit": "1000",
+    "net.ipv6.ip6frag_time": "60",
+}
+"""What decides a packet's way as well, with the kernel's default, but is no business of a director (sysctl_net_ipv4.c,
+sysctl_net_ipv6.c, ip_fragment.c, reassembly.c)."""
+
+OTHERS_OF_DEVICES = {"ipv4": ("shared_media",), "ipv6": ("disable_ipv6", "hop_limit")}
+"""The same of each device, by family (devinet.c, addrconf.c)."""
+
 
 class Settings(dict[str, int]):
     """Numbers by full name. A pair ("3 50") gives its first number here; `text` keeps what was written."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
         super().__init__({name: _number(row.default) for name, row in SYSCTLS.items() if row.default is not None})
+        self.update({name: _number(default) for name, default in OTHERS.items()})
         self.text: dict[str, str] = {}
         self._watchers: list[Callable[[], None]] = []
         # What sets every device comes first, whatever the order in which they were read.

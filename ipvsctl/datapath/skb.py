@@ -20,7 +20,7 @@ TCP, UDP, SCTP, ICMP, ICMPV6, IPIP, IPV6, GRE, UDPLITE = 6, 17, 132, 1, 58, 4, 4
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 PROTOCOL_NAMES = {1: "icmp", 4: "ipip", 6: "tcp", 17: "udp", 41: "ipv6", 47: "gre", 58: "icmpv6", 132: "sctp"}
 
-_EXTENSIONS = {0, 43, 60, 135}
+_EXTENSIONS = {0, 43, 60}
 """IPv6 extension headers that are skipped on the way to the transport header; 44 is a fragment, 51 AH."""
 
 _CHECK_AT = {TCP: 16, UDP: 6, ICMPV6: 2}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipvsctl.datapath.nf.own import tables_of
 from ipvsctl.emulator.state import State
-from ipvsctl.knowledge.assumed import accepting_devices, network_around
+from ipvsctl.knowledge.assumed import accepting_devices, network_around, note
 from ipvsctl.model.director import ServiceWish
 from ipvsctl.model.snapshot import Snapshot
 
@@ -25,4 +25,5 @@ def read(state: State) -> Snapshot:
         tables=tables_of(chain for chains in state.chains.values() for chain in chains),
         services=services,
         timeouts=state.timeouts,
+        notes=(note(devices),),
     )

@@ -31,15 +31,15 @@ class Frame(NamedTuple):
     vlans: tuple[int, ...] = ()
 
 
-_OUTGOING = 4
-"""LINUX_SLL_OUTGOING: the packet type of what the capturing host sent."""
+OTHER_HOST, OUTGOING = 3, 4
+"""Packet types of cooked headers (linux/if_packet.h): seen on the way to somebody else; sent by the capturing host."""
 
 
-def is_outgoing(link: int, data: bytes) -> bool:
-    """Whether a frame's cooked header says that the capturing host sent it; no other header tells."""
-    if link == SLL:
-        return int.from_bytes(data[:2], "big") == _OUTGOING
-    return link == SLL2 and len(data) >= 20 and data[10] == _OUTGOING
+def packet_type(link: int, data: bytes) -> int | None:
+    """The packet type in a frame's cooked header; no other header has one."""
+    if link == SLL and len(data) >= 16:
+        return data[0] << 8 | data[1]
+    return data[10] if link == SLL2 and len(data) >= 20 else None
 
 
 def strip(link: int, data: bytes) -> Frame:

@@ -12,7 +12,7 @@ from struct import Struct, pack
 from ipvsctl.errors import UsageError
 from ipvsctl.formats import pcapng
 from ipvsctl.formats.capture import MAXIMUM, SECOND, Record, Source, Stream, Target
-from ipvsctl.formats.link_layer import RAW, is_outgoing
+from ipvsctl.formats.link_layer import OUTGOING, RAW, packet_type
 
 _MAGIC = {
     b"\xd4\xc3\xb2\xa1": ("<", 1000), b"\xa1\xb2\xc3\xd4": (">", 1000),
@@ -52,7 +52,7 @@ def _records(stream: Stream, order: str, unit: int) -> Iterator[Record]:
             raise stream.broken(f"a record of {size} bytes, expected {MAXIMUM} at most", 8)
         data = stream.take(size, "a record")
         time = seconds * SECOND + fraction * unit
-        yield Record(time, link, data, length=length, outgoing=is_outgoing(link, data))
+        yield Record(time, link, data, length=length, outgoing=packet_type(link, data) == OUTGOING)
 
 
 class Writer:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ipvsctl.errors import UsageError
 from ipvsctl.formats.capture import MAXIMUM, SECOND, Record, Stream, Target
-from ipvsctl.formats.link_layer import RAW, is_outgoing
+from ipvsctl.formats.link_layer import OUTGOING, RAW, packet_type
 
 MAGIC = b"\x0a\x0d\x0d\x0a"
 """The type of a section header block, the same in either byte order."""
@@ -22,7 +22,7 @@ _INTERFACE, _OLD_PACKET, _SIMPLE, _ENHANCED = 1, 2, 3, 6
 _END, _FLAGS, _NAME, _RESOLUTION, _OFFSET = 0, 2, 2, 9, 14
 """Codes of options: the flags of a packet, and what an interface has."""
 _INBOUND, _OUTBOUND = 1, 2
-"""The direction in a packet's flags; 0 when nobody knows."""
+"""Directions in a packet's flags; 0 when nobody knows."""
 
 
 class _Interface(NamedTuple):
@@ -147,7 +147,7 @@ def _packet(
         for code, value in _options(order, body, end):
             if code == _FLAGS and len(value) == 4:
                 direction = unpack_from(order + "I", value)[0] & 3
-    outgoing = direction == _OUTBOUND or (direction != _INBOUND and is_outgoing(interface.link, data))
+    outgoing = direction == _OUTBOUND if direction else packet_type(interface.link, data) == OUTGOING
     return Record(time, interface.link, data, number, interface.name, length, outgoing)
 
 

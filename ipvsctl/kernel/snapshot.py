@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
+from ipvsctl.datapath.settings import OTHERS, OTHERS_OF_DEVICES
 from ipvsctl.errors import Refused, Unavailable
 from ipvsctl.formats import iptables_save
 from ipvsctl.kernel import neighbours, routes
@@ -60,10 +61,15 @@ def read(host: Host) -> Snapshot:
 
 def _sysctls(host: Host, devices: list[str]) -> list[tuple[str, str]]:
     found = []
-    for row in SYSCTLS.values():
-        names = [row.name]
-        if "*" in row.name:
-            names = [row.name.replace("*", device.replace(".", "/")) for device in ("all", "default", *devices)]
+    patterns = [
+        *SYSCTLS,
+        *OTHERS,
+        *(f"net.{f}.conf.*.{name}" for f, names in OTHERS_OF_DEVICES.items() for name in names),
+    ]
+    for pattern in patterns:
+        names = [pattern]
+        if "*" in pattern:
+            names = [pattern.replace("*", device.replace(".", "/")) for device in ("all", "default", *devices)]
         for name in names:
             value = host.sysctl.get(name)
             if value is not None:

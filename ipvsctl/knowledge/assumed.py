@@ -46,6 +46,12 @@ def network_around(
     return devices, routes
 
 
+def note(devices: Iterable[Device]) -> str:
+    """What a person should know of a snapshot in such a network."""
+    _, clients, servers = (device.name for device in devices)
+    return f"devices and routes are assumed: clients come in by {clients}, real servers are neighbours on {servers}"
+
+
 def host_around(director: Director, client_device: str = CLIENTS) -> tuple[Snapshot, tuple[OwnChain, ...]]:
     """The assumed host of a director file, without its firewall tables, and the chains of rules that the file makes."""
     want = wanted(director)
@@ -59,6 +65,7 @@ def host_around(director: Director, client_device: str = CLIENTS) -> tuple[Snaps
         modules=frozenset(want.modules),
         services=services,
         timeouts=want.timeouts or Timeouts(),
+        notes=(note(devices),),
     ), want.chains or ()
 
 

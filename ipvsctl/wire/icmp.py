@@ -9,7 +9,7 @@ from struct import pack
 from typing import NamedTuple
 
 from ipvsctl.wire.checksum import Buffer, checksum, pseudo
-from ipvsctl.wire.ipv6 import extensions
+from ipvsctl.wire.ipv6 import EXTENSIONS, extensions
 
 PROTOCOL, PROTOCOL6 = 1, 58
 HEADER = 8
@@ -89,10 +89,12 @@ def embedded(data: Buffer, at: int) -> Embedded | None:
     fragment, more, found = 0, False, None
     for kind, start, _ in extensions(data, at):
         found = kind, start
+        if fragment:
+            break  # Bytes from the middle of a packet: whatever they are called, they are no header.
         if kind == 44:
             offset = data[start + 2] << 8 | data[start + 3]
             fragment, more = offset & 0xFFF8, bool(offset & 1)
-    if found is None or found[0] in (0, 43, 44, 51, 60, 135):
+    if found is None or found[0] in EXTENSIONS:
         return None
     protocol, thoff = found
     return Embedded(

@@ -12,9 +12,9 @@ MINIMUM_MTU = 1280
 MAXIMUM = 65535
 """Bytes of the longest payload, extension headers included."""
 
-HOPOPTS, ROUTING, FRAGMENT, AUTHENTICATION, NONE, DSTOPTS, MOBILITY = 0, 43, 44, 51, 59, 60, 135
-EXTENSIONS = frozenset({HOPOPTS, ROUTING, FRAGMENT, AUTHENTICATION, DSTOPTS, MOBILITY})
-"""Headers that another header follows."""
+HOPOPTS, ROUTING, FRAGMENT, AUTHENTICATION, NONE, DSTOPTS = 0, 43, 44, 51, 59, 60
+EXTENSIONS = frozenset({HOPOPTS, ROUTING, FRAGMENT, AUTHENTICATION, DSTOPTS})
+"""Headers that another header follows (ipv6_ext_hdr); a mobility header (135) counts as a transport there."""
 
 
 def build(

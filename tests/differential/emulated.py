@@ -32,7 +32,13 @@ def play(scenario: Scenario, times: Sequence[float] = (), *, flows: bool = True)
         return result
     engine.flows.enabled = flows
     for step, at, until in zip(scenario.steps, moments, moments[1:], strict=False):
-        outputs = act(engine, step, at)
+        try:
+            outputs = act(engine, step, at)
+        except KeyError as error:
+            if step.do != "change":
+                raise
+            result.error = f"{step.change}: there is no {error}"
+            return result
         outputs += rest(engine, until)
         result.times.append(at)
         result.steps.append([Sent(*output) for output in outputs])

@@ -67,7 +67,7 @@ class Traffic:
                 self._change()
                 continue
             if chance < 0.025:
-                self.at += self.random.choice((1.3, 2.6))
+                self.at = round(self.at + self.random.choice((1.3, 2.6)), 4)
             if not scripts or (len(scripts) < 4 and self.random.random() < 0.25):
                 scripts.append(self._script())
             script = self.random.choice(scripts)

@@ -114,6 +114,8 @@ def _sysctls(random: Random, families: tuple[int, ...], gateway: bool) -> dict[s
     if INET6 in families:
         values["net.ipv6.conf.all.forwarding"] = "1"
     values["net.ipv4.vs.conntrack"] = random.choice("01")
+    # The limit is a matter of milliseconds, in which no two runs are alike; a scenario of the corpus has it.
+    values["net.ipv4.icmp_ratelimit"] = values["net.ipv6.icmp.ratelimit"] = "0"
     if gateway:
         values["net.ipv4.conf.eth1.accept_local"] = "1"
         values["net.ipv4.conf.eth2.accept_local"] = "1"

@@ -37,6 +37,13 @@ OPTIONAL = ("ip_vs_ftp", "nf_nat_ftp", "nf_conntrack_ftp")
 STUCK = 60
 """Seconds without a result after which a process says where it is and ends."""
 
+KERNEL = (
+    ("net.ipv6.mld_qrv", "1"),
+    ("net.ipv4.icmp_msgs_per_sec", "1000000"),
+    ("net.ipv4.icmp_msgs_burst", "10000"),
+)
+"""Sysctls of the whole kernel: groups are told once, and the limit of all ICMP errors together is nobody's own."""
+
 AT_ONCE = 12
 """Worlds that a process has alive at most."""
 
@@ -46,7 +53,8 @@ def main(arguments: list[str]) -> int:
     source, target = arguments
     jobs = json.loads(Path(source).read_text())
     subprocess.run(["modprobe", "-a", *MODULES], check=True)
-    write_sysctl("net.ipv6.mld_qrv", "1")
+    for name, value in KERNEL:
+        write_sysctl(name, value)
     groups: dict[tuple[str, ...], list[tuple[int, dict[str, Any]]]] = {}
     for number, job in enumerate(jobs):
         groups.setdefault(tuple(job["modules"]), []).append((number, job))

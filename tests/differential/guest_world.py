@@ -43,8 +43,9 @@ _QUIET = (
     ("net.ipv6.conf.default.dad_transmits", "0"),
     ("net.ipv6.conf.default.router_solicitations", "0"),
     ("net.ipv6.conf.default.addr_gen_mode", "1"),
+    ("net.ipv6.auto_flowlabels", "0"),
 )
-"""Nothing that a director sends or learns by itself: a scenario is what it says and no more."""
+"""Nothing that a director sends or learns by itself, and no flow labels made of a random key."""
 
 _REPORTS = 0.03
 """Seconds after which the kernel has told its multicast groups, once: guest.py sees that it does not repeat that."""

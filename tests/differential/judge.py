@@ -15,7 +15,7 @@ from tests.differential.scenario import Scenario
 
 def judge(scenario: Scenario, kernel: Result | None) -> list[Difference]:
     """Everything that differs, known or not."""
-    times = kernel.times if kernel else ()
+    times = kernel.times if kernel and not kernel.error else ()
     found = compare(scenario, kernel, emulated.play(scenario, times))
     if kernel is None or kernel.error:
         return found

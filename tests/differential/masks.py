@@ -13,7 +13,7 @@ from ipaddress import ip_address, ip_interface
 from typing import NamedTuple
 
 from ipvsctl.model.status import ConntrackEntry
-from ipvsctl.wire import ipv4, tunnel
+from ipvsctl.wire import ipv4, sctp, tunnel
 from ipvsctl.wire.checksum import checksum, replaced
 from tests.differential.scenario import Scenario
 
@@ -98,12 +98,6 @@ def _fragment_identification(packet: bytearray, known: Context) -> None:
         packet[at + 4 : at + 8] = b"\xff\xff\xff\xff"
 
 
-def _flow_label(packet: bytearray, known: Context) -> None:
-    if packet[0] >> 4 == 6 and bytes(packet[8:24]) in known.own:
-        packet[1] &= 0xF0
-        packet[2:4] = b"\0\0"
-
-
 def _gue_port(packet: bytearray, known: Context) -> None:
     at = _transport(packet, 17)
     if at is not None and _source(packet) in known.own and packet[at + 2] << 8 | packet[at + 3] in known.gue:
@@ -115,6 +109,12 @@ def _nat_port(packet: bytearray, known: Context) -> None:
         at = _transport(packet, protocol)
         if at is not None and (port := packet[at] << 8 | packet[at + 1]) not in known.ports and port >= _LOWEST:
             _set_source_port(packet, at, at + check)
+    at = _transport(packet, 132)
+    if at is not None and packet[at] << 8 | packet[at + 1] not in known.ports:
+        right = sctp.valid(packet, at)
+        packet[at : at + 2] = MADE_UP.to_bytes(2, "big")
+        if right:
+            sctp.seal(packet, at)
 
 
 def _set_source_port(packet: bytearray, at: int, check: int) -> None:
@@ -161,7 +161,6 @@ def _source(packet: bytearray) -> bytes:
 MASKS = (
     Mask("IPv4 identification", "the kernel starts its counters at random (ip_select_ident)", _identification),
     Mask("IPv6 fragment identification", "random in the kernel (ipv6_select_ident)", _fragment_identification),
-    Mask("IPv6 flow label of own packets", "a hash with a random key (ip6_make_flowlabel)", _flow_label),
     Mask("inside of tunnels", "packets there are masked as those outside", _inner),
     Mask("GUE source port", "a hash of the flow with a random key (udp_flow_src_port)", _gue_port),
     Mask("translated source port", "random when the own one is taken (nf_nat_l4proto_unique_tuple)", _nat_port),
@@ -182,7 +181,7 @@ def plain_entry(entry: ConntrackEntry, known: Context) -> ConntrackEntry:
     own = ip_address(entry.source).packed in known.own
     if entry.protocol == "udp" and entry.destination_port in known.gue and own:
         return replace(entry, source_port=0, reply_destination_port=0)
-    if entry.protocol in ("tcp", "udp") and entry.reply_destination_port not in known.ports:
+    if entry.protocol in ("tcp", "udp", "sctp") and entry.reply_destination_port not in known.ports:
         return replace(entry, reply_destination_port=MADE_UP)
     return entry
 

@@ -11,6 +11,8 @@ from dataclasses import replace
 
 from ipvsctl.formats import iptables_save
 from ipvsctl.formats.snapshot_file import RULES
+from ipvsctl.model.change import AddServer, DeleteServer, EditServer
+from ipvsctl.model.director import ServiceWish
 from tests.differential.scenario import Scenario
 
 Differs = Callable[[Sequence[Scenario]], list[bool]]
@@ -59,14 +61,25 @@ def _variants(scenario: Scenario, width: int) -> Iterator[Scenario]:
     for index, wish in enumerate(snapshot.services):
         others = snapshot.services[:index] + snapshot.services[index + 1 :]
         if others:
-            yield replace(scenario, snapshot=replace(snapshot, services=others))
+            yield _of_services(scenario, others)
         for number in range(len(wish.servers)):
             fewer = replace(wish, servers=wish.servers[:number] + wish.servers[number + 1 :])
-            services = (*snapshot.services[:index], fewer, *snapshot.services[index + 1 :])
-            yield replace(scenario, snapshot=replace(snapshot, services=services))
+            yield _of_services(scenario, (*snapshot.services[:index], fewer, *snapshot.services[index + 1 :]))
     for name in snapshot.sysctls:
         sysctls = {key: value for key, value in snapshot.sysctls.items() if key != name}
         yield replace(scenario, snapshot=replace(snapshot, sysctls=sysctls))
+
+
+def _of_services(scenario: Scenario, services: tuple[ServiceWish, ...]) -> Scenario:
+    """Other services, and only such changes as are about them."""
+    there = {(wish.service.address, server.address) for wish in services for server in wish.servers}
+    kept = tuple(
+        step
+        for step in scenario.steps
+        if not isinstance(step.change, AddServer | EditServer | DeleteServer)
+        or (step.change.service, step.change.server.address) in there
+    )
+    return replace(scenario, snapshot=replace(scenario.snapshot, services=services), steps=kept)
 
 
 def _without_rules(scenario: Scenario) -> Iterator[Scenario]:

@@ -54,10 +54,14 @@ _FLAG_NAMES = {
 
 
 class Connections:
-    """The connections of one namespace. `states` has the timeouts; `bind_app` gives a new connection its helper."""
+    """The connections of one namespace.
+
+    `states` has the timeouts; `bind_app` gives a new connection its helper; `on_change` is told both keys of each that
+    can be found from now on, or no longer.
+    """
 
     __slots__ = (
-        "_count", "_engine", "_in", "_nfct", "_out", "_templates", "_wild", "bind_app", "states",
+        "_count", "_engine", "_in", "_nfct", "_out", "_templates", "_wild", "bind_app", "on_change", "states",
     )  # fmt: skip
 
     def __init__(self, engine: Engine) -> None:
@@ -70,6 +74,7 @@ class Connections:
         self._count = 0
         self.states = states.States()
         self.bind_app: Callable[[Conn], None] | None = None
+        self.on_change: Callable[[bytes, bytes], None] | None = None
         self._nfct = 0
         engine.settings.watch(self._read_settings)
         self._read_settings()
@@ -203,12 +208,16 @@ class Connections:
         chains, inner, outer = self._place(conn)
         chains.add(inner, conn)
         self._out.add(outer, conn)
+        if self.on_change is not None:
+            self.on_change(inner, outer)
 
     def _unhash(self, conn: Conn) -> None:
         chains, inner, outer = self._place(conn)
         chains.remove(inner, conn)
         self._out.remove(outer, conn)
         conn.flags &= ~HASHED
+        if self.on_change is not None:
+            self.on_change(inner, outer)
 
     def _place(self, conn: Conn) -> tuple[Chains, bytes, bytes]:
         """The table of a connection and its two keys."""

@@ -114,6 +114,7 @@ class Errors:
         kind, code = data[skb.thoff], data[skb.thoff + 1]
         info = int.from_bytes(data[skb.thoff + 4 : skb.thoff + 8], "big")
         inner = header.offset
+        engine.delivered(skb)  # To IPVS: the error ends here, whatever comes of it.
         if kind == UNREACHABLE and code == FRAGMENTATION_NEEDED:
             mtu = info & 0xFFFF
             ways, server = self._vs.transmit.ways, bytes(data[at + 16 : at + 20])

@@ -1,0 +1,83 @@
+"""Corpus and generated scenarios on the datapath and on a real kernel: everything in one boot.
+
+IPVSCTL_DIFFERENTIAL_COUNT (300) generated scenarios of IPVSCTL_DIFFERENTIAL_SEED (2003), on the kernel of
+IPVSCTL_DIFFERENTIAL_SUITE (bookworm).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.differential import kernel, show
+from tests.differential.compare import Difference
+from tests.differential.generate import generate
+from tests.differential.judge import judge
+from tests.differential.known import KNOWN, stale, unknown
+from tests.differential.result import Result
+from tests.differential.scenario import Scenario, read
+
+pytestmark = [pytest.mark.differential, pytest.mark.timeout(3000)]
+
+CORPUS = sorted(Path(__file__).with_name("corpus").glob("*.toml"))
+COUNT = int(os.environ.get("IPVSCTL_DIFFERENTIAL_COUNT", "300"))
+SEED = int(os.environ.get("IPVSCTL_DIFFERENTIAL_SEED", "2003"))
+SUITE = os.environ.get("IPVSCTL_DIFFERENTIAL_SUITE", "bookworm")
+CHUNK = 25
+PACKETS_EACH = 33
+"""Packets that generated scenarios must have on average, so that 300 of them are 10,000."""
+
+
+class Played:
+    """Every scenario with what differs in it."""
+
+    def __init__(self, scenarios: list[Scenario], results: dict[str, Result]) -> None:
+        self.scenarios = {scenario.name: scenario for scenario in scenarios}
+        self.results = results
+        self._found: dict[str, list[Difference]] = {}
+
+    def differences(self, name: str) -> list[Difference]:
+        if name not in self._found:
+            self._found[name] = judge(self.scenarios[name], self.results.get(name))
+        return self._found[name]
+
+    def check(self, names: list[str]) -> None:
+        """Fails with what differs in any of the scenarios."""
+        lines: list[str] = []
+        for name in names:
+            found = unknown(self.differences(name))
+            if found:
+                lines += show.differences(self.scenarios[name], found)
+        assert not lines, "\n".join(["the datapath and the kernel differ", *lines])
+
+
+def generated_name(number: int) -> str:
+    return f"generated-{SEED}-{number}"
+
+
+@pytest.fixture(scope="module")
+def played() -> Played:
+    scenarios = [read(path) for path in CORPUS] + [generate(SEED, number) for number in range(COUNT)]
+    return Played(scenarios, kernel.play(scenarios, SUITE))
+
+
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def test_corpus(played: Played, path: Path) -> None:
+    played.check([path.stem])
+
+
+@pytest.mark.parametrize("first", range(0, COUNT, CHUNK))
+def test_generated(played: Played, first: int) -> None:
+    played.check([generated_name(number) for number in range(first, min(first + CHUNK, COUNT))])
+
+
+def test_enough_packets_were_compared(played: Played) -> None:
+    packets = sum(scenario.packets for scenario in played.scenarios.values() if scenario.name in played.results)
+    assert packets >= COUNT * PACKETS_EACH
+
+
+def test_known_differences_still_differ(played: Played) -> None:
+    everything = [difference for name in played.scenarios for difference in played.differences(name)]
+    assert stale(everything, played.scenarios, KNOWN) == []

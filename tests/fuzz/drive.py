@@ -1,0 +1,253 @@
+"""One round: a random director, some thousand events, every check; and all of it once more beside a twin.
+
+A round is named by a seed and a number and is always the same. Some rounds run two engines side by side, which must say
+the same of everything: one is traced, or goes the long way for every packet.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from ipvsctl.datapath.engine import Engine
+from ipvsctl.datapath.flows import Output
+from ipvsctl.datapath.trace import Tracer
+from ipvsctl.datapath.verdict import Reason
+from ipvsctl.errors import UsageError
+from ipvsctl.model.address import INET, INET6
+from ipvsctl.model.snapshot import Snapshot
+from tests.fuzz import outputs as leaving
+from tests.fuzz.rules import Rules
+from tests.fuzz.state import Bounds, alive
+from tests.fuzz.traffic import Event, Traffic
+from tests.fuzz.worlds import world
+
+BATCH = 250
+"""Events between two looks into the tables."""
+
+_ENOUGH = 5
+"""Complaints of a round after which it ends."""
+
+
+@dataclass(slots=True)
+class Finding:
+    """Something wrong. `what` in one line; `events` the last ones before it; `trace` of an exception."""
+
+    round: str
+    number: int
+    what: str
+    events: list[str] = field(default_factory=list)
+    trace: str = ""
+
+    def __str__(self) -> str:
+        return "\n".join([f"round {self.round}, event {self.number}: {self.what}",
+                          *(f"    {event}" for event in self.events), self.trace])  # fmt: skip
+
+
+@dataclass(slots=True)
+class Tally:
+    """What happened in a round."""
+
+    packets: int = 0
+    events: int = 0
+    sent: int = 0
+    verdicts: Counter[str] = field(default_factory=Counter)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, other: Tally) -> None:
+        self.packets += other.packets
+        self.events += other.events
+        self.sent += other.sent
+        self.verdicts += other.verdicts
+        self.findings += other.findings
+
+
+class Twin:
+    """An engine beside another, that must do the same: `kind` "traced", "slow" (no flows) or "" for none."""
+
+    def __init__(self, kind: str, snapshot: Snapshot, seed: str, share: Random) -> None:
+        self.kind = kind
+        self.share = share
+        self.engine = Engine(snapshot, Random(seed).randrange)
+        if kind == "slow":
+            self.engine.flows.enabled = False
+
+    def act(self, event: Event) -> list[Output]:
+        """Do what the other did."""
+        if self.kind == "traced" and self.share.random() < 0.7:
+            self.engine.tracer = Tracer()
+        found = act(self.engine, event)
+        self.engine.tracer = None
+        return found
+
+
+def act(engine: Engine, event: Event) -> list[Output]:
+    """Let an event happen."""
+    match event.kind:
+        case "in":
+            return engine.receive(event.device, event.packet, event.at)
+        case "send":
+            return engine.send(event.packet, event.at, event.mark)
+        case "poll":
+            return engine.poll(event.at)
+    found = engine.poll(event.at)
+    match event.kind:
+        case "change":
+            assert event.change is not None
+            engine.vs.apply(event.change)
+        case "sysctl":
+            engine.settings.write(*event.sysctl)
+        case "load":
+            assert event.table is not None
+            try:
+                engine.tables.load(event.table)
+            except UsageError:
+                return found
+        case "flush":
+            engine.ct.flush()
+        case "zero":
+            engine.tables.zero()
+            engine.vs.zero(None)
+    return found
+
+
+class Round:
+    """A round of a seed and a number."""
+
+    def __init__(self, seed: int, number: int, twin: str = "") -> None:
+        self.name = f"{seed}/{number}"
+        random = Random(self.name)
+        self.snapshot = world(random)
+        self.engine = Engine(self.snapshot, Random(self.name).randrange)
+        scratch = Engine(Snapshot(self.snapshot.devices), Random(0).randrange)
+        self.traffic = Traffic(random, self.snapshot, Rules(random, INET, scratch), Rules(random, INET6, scratch))
+        self.bounds = Bounds(self.engine)
+        self.twin = Twin(twin, self.snapshot, self.name, Random(f"share/{self.name}")) if twin else None
+        self.tally = Tally()
+        self._last: list[Event] = []
+        self._sound_fragments = True
+
+    def run(self, packets: int) -> Tally:
+        """So many packets, then the end of all time."""
+        while self.tally.packets < packets and len(self.tally.findings) < _ENOUGH:
+            event = self.traffic.event()
+            if not self._happens(event):
+                return self.tally
+            if self.tally.events % BATCH == 0:
+                self._look()
+        self._look()
+        if not self.tally.findings:
+            self._end()
+        return self.tally
+
+    def _complain(self, what: str, trace: str = "", most: int = 4) -> None:
+        self.tally.findings.append(
+            Finding(self.name, self.tally.events, what, [str(event) for event in self._last[-most:]], trace)
+        )
+
+    def _happens(self, event: Event) -> bool:
+        """Let it happen and look at what leaves; false when that raised an exception."""
+        tally = self.tally
+        tally.events += 1
+        self._last.append(event)
+        del self._last[:-4]
+        sound = self._is_sound(event)
+        if event.kind == "sysctl":
+            self.bounds.before_write()
+        try:
+            found = act(self.engine, event)
+        except Exception:
+            self._complain("an exception", traceback.format_exc())
+            return False
+        self.traffic.net.take(found)
+        tally.sent += len(found)
+        if event.packet or event.kind in ("in", "send"):
+            tally.packets += 1
+            verdict = self.engine.verdict
+            tally.verdicts[verdict.name if isinstance(verdict, Reason) else verdict or "(nothing)"] += 1
+            if verdict == "" or verdict is Reason.STOLEN:
+                self._complain(f"nothing is said of what became of it: {verdict!r}")
+        for complaint in leaving.wrong(self.engine, found, sound, event.packet):
+            self._complain(complaint, most=1)
+        if self.twin is not None:
+            self._compare(event, found)
+        return True
+
+    def _is_sound(self, event: Event) -> bool:
+        if event.kind not in ("in", "send"):
+            return True
+        if not leaving.is_fragment(event.packet):
+            return leaving.right(event.packet)
+        self._sound_fragments &= event.clean
+        return self._sound_fragments
+
+    def _compare(self, event: Event, found: Sequence[Output]) -> None:
+        assert self.twin is not None
+        try:
+            others = self.twin.act(event)
+        except Exception:
+            self._complain(f"an exception in the {self.twin.kind} twin", traceback.format_exc())
+            return
+        if list(others) != list(found):
+            self._complain(f"the {self.twin.kind} twin sends {others}, not {list(found)}")
+        elif self.twin.engine.verdict != self.engine.verdict:
+            self._complain(f"the {self.twin.kind} twin says {self.twin.engine.verdict!r}, not {self.engine.verdict!r}")
+
+    def _look(self) -> None:
+        if self.tally.findings:
+            return
+        for complaint in self.bounds.broken():
+            self._complain(complaint)
+        if self.twin is not None:
+            for name, mine, other in self._both():
+                if mine != other:
+                    different = [f"{one} | {two}" for one, two in zip(mine, other, strict=False) if one != two]
+                    self._complain(f"the {self.twin.kind} twin has other {name}: {different[:2]}, "
+                                   f"{len(mine)} and {len(other)}")  # fmt: skip
+
+    def _both(self) -> Iterator[tuple[str, list[object], list[object]]]:
+        assert self.twin is not None
+        for engine in (self.engine, self.twin.engine):
+            engine.flows.settle()
+        one, two = self.engine, self.twin.engine
+        yield "drops", sorted((r.name, n) for r, n in one.drops.items()), sorted((r.name, n) for r, n in two.drops.items())
+        yield "conntrack entries", list(one.ct.report()), list(two.ct.report())
+        yield "connections", list(one.vs.connections()), list(two.vs.connections())
+        yield "services", list(one.vs.report()), list(two.vs.report())
+        yield "tables", list(one.tables.saved()), list(two.tables.saved())
+
+    def _end(self) -> None:
+        """Time passes until nothing can be left, and nothing is."""
+        engine = self.engine
+        at = self.traffic.at
+        try:
+            for leap in (1e3, 1e6, 1e9):
+                at += leap
+                for _ in range(120):
+                    at += 61.0
+                    for complaint in leaving.wrong(engine, engine.poll(at), True, b""):
+                        self._complain(complaint, most=1)
+        except Exception:
+            self._complain("an exception while time passes", traceback.format_exc())
+            return
+        for complaint in self.bounds.broken():
+            self._complain(complaint)
+        for complaint in self.bounds.left():
+            self._complain(complaint)
+
+
+def play(seed: int, number: int, packets: int, twin: str = "") -> Tally:
+    """A round, and whether anything of it is still alive when it is over."""
+    one = Round(seed, number, twin)
+    tally = one.run(packets)
+    engine = one.engine
+    if not tally.findings:
+        engine.flows.clear()
+        one.twin = None
+        left = alive()
+        if left:
+            tally.findings.append(Finding(one.name, tally.events, f"alive when all is over: {dict(left)}"))
+    return tally
