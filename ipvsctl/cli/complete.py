@@ -185,6 +185,26 @@ def _devices(context: click.Context, incomplete: str) -> Values:
     return [(name, "") for name in _device_names()[2:]]
 
 
+def _inputs(context: click.Context, incomplete: str) -> Values:
+    """The devices that a saved state names; without one those of the machine."""
+    file = context.params.get("file")
+    if file and file != "-":
+        from ipvsctl.formats import snapshot_file
+
+        text = Path(file).read_bytes()
+        if snapshot_file.is_snapshot(text):
+            found = snapshot_file.parse(text, file)
+            return [(device.name, " ".join(device.addresses)) for device in found.devices]
+    return _devices(context, incomplete)
+
+
+def _packets(context: click.Context, incomplete: str) -> Values:
+    """The protocol, which is the first word of a packet."""
+    if context.params.get("session") or context.params.get("packet"):
+        return []
+    return [(name, "") for name in ("tcp", "udp", "sctp", "icmp", "icmpv6")]
+
+
 def _namespaces(context: click.Context, incomplete: str) -> Values:
     return sorted((path.name, "") for path in Path("/run/netns").iterdir())
 
@@ -239,9 +259,11 @@ _KINDS: dict[str, Callable[[click.Context, str], Values]] = {
     "engines": lambda _, __: [("sip", "persistence by Call-ID")],
     "flags": _flags,
     "hosts": _hosts,
+    "inputs": _inputs,
     "modules": _modules,
     "namespaces": _namespaces,
     "nothing": lambda _, __: [],
+    "packets": _packets,
     "protocols": lambda _, __: [(f"{name}:", "") for name in ("tcp", "udp", "sctp", "fwmark")],
     "schedulers": _schedulers,
     "servers": _servers,

@@ -215,6 +215,8 @@ def _check(walks: list[Walk], expect: str | None, wanted_state: str | None) -> i
         raise Refused(f"{last.title}: the verdict is {' '.join(found)}, not {expect}")
     if wanted_state is not None and (state := state_on_entry(last)) != wanted_state.upper():
         if not state:
-            raise Refused(f"{last.title}: connection tracking does not see it, so that it is not {wanted_state.upper()}")
+            raise Refused(
+                f"{last.title}: connection tracking does not see it, so that it is not {wanted_state.upper()}"
+            )
         raise Refused(f"{last.title}: rules see it as {state}, not {wanted_state.upper()}")
     return Exit.DONE

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -160,9 +160,9 @@ def _rows(engine: Engine, walk: Walk, everything: bool) -> Iterator[_Row]:
             tracked = tracked or first or (bool(step.hook) and step.state != "INVALID" and not step.answer)
             details = list(_details(step, chains, everything, hook))
             if details or everything or first:
-                state = step.state if tracked or step.answer else ""
+                state = step.state if tracked else ""
                 priority = f" {step.priority}" if everything and step.hook and abs(step.priority) < 2**30 else ""
-                shown.append(_Row(step.hook, f"{step.function}{priority}", state, details))
+                shown.append(_Row(step.hook, f"{step.function or _between(step)}{priority}", state, details))
         if not step.answer:
             announced = False
         elif shown and not announced:
@@ -177,6 +177,11 @@ def _rows(engine: Engine, walk: Walk, everything: bool) -> Iterator[_Row]:
             yield _Row(hook, "", "", [(f"({names})", "dim")])
         for index, row in enumerate(shown):
             yield row if not index else row._replace(hook="")
+
+
+def _between(step: Step) -> str:
+    """What happens between hooks."""
+    return "routing" if "route" in step.data else "sending" if "leaves" in step.data else ""
 
 
 def _chains(engine: Engine, walk: Walk) -> dict[tuple[str, str], int]:
@@ -243,8 +248,7 @@ def _split(note: str) -> Iterator[Span]:
 # -- columns ----------------------------------------------------------------------------------------------------------
 
 
-def _columns(env: Environment, rows: list[_Row]) -> Iterator[Line]:
-    rows = [row if row.function or not row.details or row.hook else row._replace(function="routing") for row in rows]
+def _columns(env: Environment, rows: Sequence[_Row]) -> Iterator[Line]:
     hook, function, state = (max((len(row[i]) for row in rows), default=0) for i in range(3))
     for row in rows:
         head = f"{row.hook:{hook}}  {row.function:{function}}  "

@@ -24,6 +24,7 @@ from ipvsctl.datapath.local import Local
 from ipvsctl.datapath.nf.tables import Tables
 from ipvsctl.datapath.routing import Routing
 from ipvsctl.datapath.settings import Settings
+from ipvsctl.datapath.short_way import ShortWay
 from ipvsctl.datapath.skb import Broken, Skb
 from ipvsctl.datapath.timers import Timers
 from ipvsctl.datapath.trace import Tracer
@@ -37,7 +38,7 @@ Randrange = Callable[[int], int]
 """A number from 0 to less than the argument, each as likely: random.Random(seed).randrange."""
 
 
-class Engine:
+class Engine(ShortWay):
     """An emulated namespace. Not to be shared between threads."""
 
     def __init__(self, snapshot: Snapshot, random: Randrange) -> None:
@@ -75,12 +76,8 @@ class Engine:
 
     # -- from outside -------------------------------------------------------------------------------------------------
 
-    def receive(self, device: str, packet: bytes, now: float) -> list[Output]:
-        """A packet (from its IP header on) comes in by a device; what leaves because of it."""
-        if now < self.timers.due and self.tracer is None:
-            known = self.flows.forward(device, packet, now)
-            if known is not None:
-                return known
+    def walk(self, device: str, packet: bytes, now: float) -> list[Output]:
+        """The long way: through every hook; what it comes to is kept for the packets like this one."""
         self.now = now
         outputs: list[Output] = []
         self.outputs = outputs
@@ -221,4 +218,6 @@ class Engine:
             skb.indev = "lo"
             self.backlog.append(skb)
         else:
-            self.outputs.append(Output(device, bytes(skb.data), next_hop))
+            output = Output()
+            output.device, output.packet, output.next_hop = device, bytes(skb.data), next_hop
+            self.outputs.append(output)

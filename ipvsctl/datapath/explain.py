@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ipvsctl.datapath.explain_rules import Case, Explanation, explain_rule, missing_address, services_of
 from ipvsctl.datapath.skb import PROTOCOL_NAMES, Broken, Skb
 from ipvsctl.datapath.verdict import Reason
-from ipvsctl.datapath.vs.entry import OVERLOAD, TUNNEL, Dest
+from ipvsctl.datapath.vs.entry import MASQ, OVERLOAD, TUNNEL, Dest
 from ipvsctl.datapath.vs.tunnel import overhead
 from ipvsctl.model.address import INET, INET6
 from ipvsctl.wire.address import endpoint, readable
@@ -33,8 +33,8 @@ def explain(engine: Engine, walk: Walk) -> Explanation | None:
         return Explanation(f"the bytes are no packet: {error}")
     case = Case(engine, walk, skb)
     if not isinstance(walk.verdict, Reason):
-        return missing_address(case) if walk.verdict == "sent" and walk.device else None
-    found = _BY_REASON.get(walk.verdict)
+        return (_lost(case) or missing_address(case)) if walk.verdict == "sent" and walk.device else None
+    found = BY_REASON.get(walk.verdict)
     return found(case) if found is not None else None
 
 
@@ -43,14 +43,14 @@ def explain(engine: Engine, walk: Walk) -> Explanation | None:
 
 def _martian_source(case: Case) -> Explanation:
     source = readable(case.skb.source)
+    if case.skb.family == INET and case.skb.source[0] == 127:
+        return Explanation(f"{source} is a loopback address: it stays inside a host, and is forged or badly translated")
     if case.engine.routing.is_local(case.skb.family, case.skb.source):
         return Explanation(
             f"{source} is an own address of the director: replies of dr and tun servers bear it, and the kernel takes "
             f"them only on devices with accept_local (S2, S27; let a rule keep everybody else from using it)",
             f"sysctl -w net.ipv4.conf.{case.device}.accept_local=1",
         )
-    if case.skb.family == INET and case.skb.source[0] == 127:
-        return Explanation(f"{source} is a loopback address: it stays inside a host, and is forged or badly translated")
     return Explanation(f"{source} can be nobody's address on {case.walk.device}")
 
 
@@ -74,7 +74,7 @@ def _not_forwarding(case: Case) -> Explanation:
         return missing
     settings, six = case.engine.settings, case.skb.family == INET6
     name = "net.ipv6.conf.all.forwarding" if six else "net.ipv4.ip_forward"
-    if settings[name] and not six:
+    if settings.get(name) and not six:
         return Explanation(
             f"forwarding is on, but not for what comes in by {case.walk.device}",
             f"sysctl -w net.ipv4.conf.{case.device}.forwarding=1",
@@ -241,6 +241,19 @@ def _no_connection(case: Case) -> Explanation:
     )
 
 
+def _lost(case: Case) -> Explanation | None:
+    """A reply that left as the server sent it."""
+    for service in case.engine.vs.services.all() if not case.walk.arrived else ():
+        if service.ops and any(dest.address == case.skb.source and dest.method == MASQ for dest in service.dests):
+            name = service.service.address
+            return Explanation(
+                f"{name} is scheduled packet by packet (ops) and keeps no connections, so that the addresses of a nat "
+                "server's replies are not put back",
+                f"ipvsctl service edit {name} --no-ops",
+            )
+    return None
+
+
 # -- the host itself --------------------------------------------------------------------------------------------------
 
 
@@ -250,9 +263,9 @@ def _no_listener(case: Case) -> Explanation | None:
         return None
     if any("never scheduled" in note for step in case.walk.steps for note in step.notes):
         return Explanation("IPVS never schedules a packet from port 20: it is meant to be the data of active FTP")
-    if case.service is not None:
+    if case.own_service is not None:
         return Explanation(
-            f"{case.service.service.address} wants it, but a packet that opens no connection is not scheduled, and no "
+            f"{case.own_service.service.address} wants it, but a packet that opens no connection is not scheduled, and no "
             "entry knows it"
         )
     same = services_of(case)
@@ -275,7 +288,7 @@ def _no_listener(case: Case) -> Explanation | None:
     return Explanation(f"no service has the address {readable(skb.destination)}")
 
 
-_BY_REASON: dict[Reason, Callable[[Case], Explanation | None]] = {
+BY_REASON: dict[Reason, Callable[[Case], Explanation | None]] = {
     Reason.RULE: explain_rule,
     Reason.POLICY: explain_rule,
     Reason.REJECT: explain_rule,

@@ -62,6 +62,12 @@ class Case:
         return self.engine.vs.services.lookup(skb.family, self.mark, skb.protocol, skb.destination, skb.dport)
 
     @property
+    def own_service(self) -> VirtualService | None:
+        """The same, but not the FTP service for the sake of its data connections."""
+        service = self.service
+        return service if service and (service.fwmark or service.port in (0, self.skb.dport)) else None
+
+    @property
     def server(self) -> Dest | None:
         """The server that IPVS would have sent the packet to."""
         name = next((step.data["server"] for step in reversed(self.walk.steps) if "server" in step.data), None)
@@ -87,7 +93,7 @@ def services_of(case: Case) -> list[str]:
 
 def missing_address(case: Case) -> Explanation | None:
     """The packet is for a service, and went past IPVS: the virtual address is none of the host's."""
-    service = case.service
+    service = case.own_service
     if service is None or case.engine.routing.is_local(case.skb.family, case.skb.destination):
         return None
     if any(step.function == "ip_vs_in" and step.hook == "INPUT" for step in case.walk.steps):
@@ -251,9 +257,9 @@ def _closed(case: Case, step: Step) -> Explanation | None:
     if step.hook not in ("PREROUTING", "INPUT"):
         return None
     skb = case.skb
-    service = case.service
+    service = case.own_service
     name = readable(skb.destination)
-    if service is not None and (service.port == skb.dport or service.fwmark):
+    if service is not None:
         rule = step.rules[-1] if step.rules else None
         if rule is not None and rule.chain.startswith(_OWN):
             mend = "ipvsctl firewall apply"

@@ -20,7 +20,7 @@ from ipvsctl.datapath.fragment_queue import (
     place_of,
     transport_cut,
 )
-from ipvsctl.datapath.skb import Skb
+from ipvsctl.datapath.skb import TCP, Skb
 from ipvsctl.datapath.verdict import Reason
 from ipvsctl.model.address import INET
 from ipvsctl.wire import ipv4, ipv6
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 LOCAL_DELIVER, CONNTRACK_IN, CONNTRACK_OUT, VS_IN, VS_OUT, VS_FWD = range(6)
 """Users. IPv6 has no IPVS ones: there IPVS sees what nf_defrag left."""
 
+_TCP_HEADER = 20
 _ECN = {1: 0, 2: 0, 4: 0, 8: 0, 6: 0, 12: 3, 10: 3, 14: 3}
 """inet_fragment.c: ip_frag_ecn_table: what is OR-ed into the field; a mixture that is not here makes no packet."""
 
@@ -343,6 +344,8 @@ class Fragments:
         ip_do_fragment and ip6_fragment, which never sets DF); else the pieces are as large as they may be.
         """
         sizes = data.sizes if isinstance(data, Whole) else []
+        if sizes and sizes[0] < _TCP_HEADER and data[9 if family == INET else 6] == TCP:
+            sizes = []  # tcp_v4_early_demux has put the TCP header in one place, out of the first two pieces.
         if family == INET:
             length = (data[0] & 15) * 4
             if _fits(sizes, len(data) - length, mtu - length):

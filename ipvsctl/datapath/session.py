@@ -108,7 +108,7 @@ class Session:
         self.walks: list[Walk] = []
         self._direct = direct
         self._first = first
-        self._server_device = ""
+        self._server_device = self._method = ""
         self._delivered = b""
         self._now = engine.now
 
@@ -140,10 +140,9 @@ class Session:
         if walk.verdict == "delivered":
             self._server_device = ""
             return Skb(bytearray(self._delivered))
+        self._method = next((step.data["method"] for step in walk.steps if "method" in step.data), "")
         for output in walk.passed:
-            inner = None
-            if any(step.data.get("method") == "tun" for step in walk.steps):
-                inner = tunnel.decapsulate(output.packet)
+            inner = tunnel.decapsulate(output.packet) if self._method == "tun" else None
             self._server_device = output.device
             return Skb(bytearray(output.packet if inner is None else output.packet[inner:]))
         raise Lost
@@ -168,7 +167,7 @@ class Session:
         raise Lost
 
     def _is_direct(self) -> bool:
-        if not self._server_device:
+        if not self._server_device or self._method not in ("dr", "tun"):
             return False
         if self._direct is None:
             ours = len(self.virtual[0]) == 16 or self.engine.settings.either(self._server_device, "accept_local")

@@ -89,5 +89,9 @@ class Settings(dict[str, int]):
 
 
 def _number(text: str | None) -> int:
+    """The first number of a text; of a list of ranges (0-2,5) where it begins."""
     words = (text or "").split()
-    return int(words[0], 0) if words else 0
+    if not words:
+        return 0
+    first = words[0].partition(",")[0]
+    return int(first[:1] + first[1:].partition("-")[0], 0)

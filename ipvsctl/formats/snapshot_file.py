@@ -204,10 +204,10 @@ def render(snapshot: Snapshot) -> str:
 
 
 def text_value(text: str) -> str:
-    """A basic string on one line."""
-    escaped = "".join(
-        f"\\u{ord(c):04x}" if c in '"\\' or c < " " or c == "\x7f" else c for c in text
-    )  # fmt: skip
+    """A string on one line: as it is between apostrophes where a basic string would need escapes."""
+    if ('"' in text or "\\" in text) and "'" not in text and "\n" not in text and _LITERAL.fullmatch(text):
+        return f"'{text}'"
+    escaped = "".join(f"\\u{ord(c):04x}" if c in '"\\' or c < " " or c == "\x7f" else c for c in text)
     return f'"{escaped}"'
 
 

@@ -50,6 +50,7 @@ class Host:
         self.drops: Counter[Reason] = Counter()
         self.sent: list[Skb] = []
         self.errors: list[tuple[Skb, int, int, int]] = []
+        self.ended: list[Skb] = []
         self.rerouted: list[Skb] = []
         self.killed: list[Entry] = []
         self.altered: list[bytes] = []
@@ -80,6 +81,9 @@ class Host:
 
     def rebuild(self) -> None:
         self.rebuilt += 1
+
+    def delivered(self, skb: Skb) -> None:
+        self.ended.append(skb)
 
     def _output(self, family: int, destination: bytes, source: bytes = b"", mark: int = 0, device: str = "") -> Any:
         if destination in _LOCAL:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipvsctl.datapath.skb import ICMP, ICMPV6, UDPLITE, Skb
+from ipvsctl.datapath.skb import ICMP, ICMPV6, UDP, UDPLITE, Skb
 from ipvsctl.wire import icmp
 from ipvsctl.wire.address import packed
 from ipvsctl.wire.checksum import checksum, pseudo
@@ -66,10 +66,10 @@ def test_udp_checksums() -> None:
     assert Rig().walk(bytes(packet)) == "NEW"
 
 
-def udplite(covered: int, check: bool = True) -> bytes:
+def udplite(covered: int, check: bool = True, number: int = UDP) -> bytes:
     data = bytearray((5000).to_bytes(2) + (53).to_bytes(2) + covered.to_bytes(2) + bytes(2) + b"abcd")
     if check:
-        start = pseudo(packed(CLIENT), packed(SERVER), UDPLITE, len(data))
+        start = pseudo(packed(CLIENT), packed(SERVER), number, len(data))
         data[6:8] = checksum(data[: covered or len(data)], start).to_bytes(2)
     return ip(CLIENT, SERVER, UDPLITE, bytes(data))
 
@@ -79,6 +79,14 @@ def test_udplite_must_have_a_checksum_and_is_a_stream_at_once() -> None:
     assert rig.walk(udplite(8)) == rig.walk(udplite(0)) == "NEW"
     assert rig.walk(udplite(8, check=False)) == rig.walk(udplite(13)) == rig.walk(udplite(7)) == "INVALID"
     assert rig.only.protocol == "udplite"
+
+
+def test_udplite_with_the_checksum_of_its_own_protocol_is_invalid() -> None:
+    """nf_conntrack_proto_udp.c: udplite_error checks it as UDP's."""
+    rig = Rig()
+    assert rig.walk(udplite(8, number=UDPLITE)) == rig.walk(udplite(0, number=UDPLITE)) == "INVALID"
+    rig = Rig(checksum=0)
+    assert rig.walk(udplite(8, number=UDPLITE)) == "NEW"
 
 
 # -- ICMP -------------------------------------------------------------------------------------------------------------

@@ -291,6 +291,16 @@ def test_a_smaller_mtu_of_a_tunnel_is_told_to_the_client(kind: Tunnel | None, he
     assert host.errors[0][3] == 1100 - headers
 
 
+def test_the_kept_route_tells_the_mtu_until_the_next_packet() -> None:
+    host, _, outer = tunnel_packet(None)
+    for word in (b"\0\0\x04\xb0", b"\0\0\x04\x4c"):
+        assert host.give(error(ROUTER, OWN, outer[:100], 3, 4, word)) is Reason.STOLEN
+        assert host.errors[-1][3] == 1500 - 20
+    host.give(tcp_packet(ACK))
+    assert host.give(error(ROUTER, OWN, outer[:100], 3, 4, b"\0\0\x03\xe8")) is Reason.STOLEN
+    assert host.errors[-1][3] == 1000 - 20
+
+
 def test_a_client_without_df_is_not_told() -> None:
     host, _, outer = tunnel_packet(None)
     quoted = bytearray(outer[:60])

@@ -48,7 +48,7 @@ class Port:
         """A packet to the director."""
         version = packet[0] >> 4 if packet else 4
         mac = self.mac
-        if version == 4 and len(packet) >= 20 and packet[16] >= 224:
+        if version == 4 and len(packet) >= 20 and (packet[16] & 0xF0 == 0xE0 or packet[16:20] == b"\xff" * 4):
             target = packet[16:20]
             mac = b"\xff" * 6 if target == b"\xff" * 4 else b"\1\0\x5e" + bytes((target[1] & 127,)) + target[2:]
         elif version == 6 and len(packet) >= 40 and packet[24] == 255:

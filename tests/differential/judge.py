@@ -1,6 +1,6 @@
 """The whole comparison of a scenario: the datapath plays it twice, with and without its short way for open connections.
 
-Both must be as the kernel; what only the long way does wrong is marked so.
+Both must be as the kernel; what only one of them does wrong is marked so.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ def judge(scenario: Scenario, kernel: Result | None) -> list[Difference]:
     if kernel is None or kernel.error:
         return found
     slow = compare(scenario, kernel, emulated.play(scenario, times, flows=False))
-    return found + [
-        replace(each, note=f"{each.note} on the long way only".strip()) for each in slow if each not in found
+    return [
+        *(each if each in slow else _noted(each, "on the short way only") for each in found),
+        *(_noted(each, "on the long way only") for each in slow if each not in found),
     ]
+
+
+def _noted(difference: Difference, words: str) -> Difference:
+    return replace(difference, note=f"{difference.note} {words}".strip())

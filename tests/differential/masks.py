@@ -32,10 +32,12 @@ SECONDS = 1
 class Context:
     """What a scenario's packets carried, its director's own addresses, and the ports of its GUE servers.
 
-    `ports` are those of the packets, of the services and their servers, and every number that rules or payloads name.
+    `identifications` of IPv4 go with their protocol, so that a made-up one of an ICMP error or a tunnel's packet is
+    hardly ever taken for one of theirs. `ports` are those of the packets, of the services and their servers, and every
+    number that rules or payloads name.
     """
 
-    identifications: set[int] = field(default_factory=set)
+    identifications: set[tuple[int, int]] = field(default_factory=set)
     fragments: set[bytes] = field(default_factory=set)
     own: set[bytes] = field(default_factory=set)
     gue: set[int] = field(default_factory=set)
@@ -48,7 +50,7 @@ def context(scenario: Scenario) -> Context:
     for step in scenario.steps:
         for packet in step.packets:
             if len(packet) >= 20 and packet[0] >> 4 == 4:
-                found.identifications.add(packet[4] << 8 | packet[5])
+                found.identifications.add((packet[9], packet[4] << 8 | packet[5]))
             elif (at := _fragment_header(packet)) is not None:
                 found.fragments.add(bytes(packet[at + 4 : at + 8]))
             found.ports |= _ports(packet)
@@ -85,7 +87,7 @@ class Mask(NamedTuple):
 
 
 def _identification(packet: bytearray, known: Context) -> None:
-    if packet[0] >> 4 == 4 and (packet[4] << 8 | packet[5]) not in known.identifications:
+    if packet[0] >> 4 == 4 and (packet[9], packet[4] << 8 | packet[5]) not in known.identifications:
         right = not checksum(packet[: (packet[0] & 15) * 4])
         packet[4:6] = MADE_UP.to_bytes(2, "big")
         if right:

@@ -261,7 +261,7 @@ def text_of(packet: bytes) -> str:
 def _inline(value: Any) -> str:
     match value:
         case dict():
-            pairs = [f"{snapshot_file.text_value(k)} = {_inline(v)}" for k, v in value.items() if v is not None]
+            pairs = [f"{_key(k)} = {_inline(v)}" for k, v in value.items() if v is not None]
             return f"{{ {', '.join(pairs)} }}"
         case list():
             return f"[{', '.join(map(_inline, value))}]"
@@ -270,3 +270,7 @@ def _inline(value: Any) -> str:
         case bool():
             return "true" if value else "false"
     return str(value)
+
+
+def _key(name: str) -> str:
+    return name if name.replace("_", "").isalnum() else snapshot_file.text_value(name)

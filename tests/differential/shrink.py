@@ -1,99 +1,114 @@
 """Making a scenario that differs small: what can be left out while something still differs, is left out.
 
-Delta debugging by whole boots: every boot tries many variants at once, and the smallest one that still differs is the
-next to start from.
+Delta debugging by whole boots, in pairs: one boot tries to leave out each group of parts for itself, the next one as
+many of those that could go as can go together. Groups begin large and end as single parts: steps, rules, servers,
+services and sysctls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from ipvsctl.formats import iptables_save
 from ipvsctl.formats.snapshot_file import RULES
 from ipvsctl.model.change import AddServer, DeleteServer, EditServer
-from ipvsctl.model.director import ServiceWish
 from tests.differential.scenario import Scenario
 
 Differs = Callable[[Sequence[Scenario]], list[bool]]
 """Which of some scenarios still differ."""
 
-BOOTS = 12
-AT_ONCE = 60
+Part = tuple[str, str, int]
+"""Kind ("step", "rule", "server", "service", "sysctl"), name of what it belongs to, number in it."""
+
+BOOTS = 16
+AT_ONCE = 80
 
 
 def shrink(scenario: Scenario, differs: Differs, boots: int = BOOTS) -> Scenario:
     """The smallest variant that was found, under the scenario's own name; itself when nothing can go."""
-    best = scenario
-    width = max(1, len(scenario.steps) // 2)
-    for _ in range(boots):
-        variants = [replace(each, name=f"variant-{n}") for n, each in enumerate(_variants(best, width))][:AT_ONCE]
-        if not variants:
+    gone: frozenset[Part] = frozenset()
+    width = max(1, len(scenario.steps) // 6)
+
+    def which(candidates: Sequence[frozenset[Part]]) -> list[frozenset[Part]]:
+        variants = [replace(without(scenario, each), name=f"variant-{n}") for n, each in enumerate(candidates)]
+        return [each for each, still in zip(candidates, differs(variants), strict=True) if still]
+
+    while boots > 1:
+        boots -= 2
+        left = [part for part in parts(scenario) if part not in gone]
+        groups = [gone | set(left[at : at + width]) for at in range(0, len(left), width)]
+        # The end of the story first: what comes after the difference is most of what can go.
+        useful = which(groups[::-1][:AT_ONCE])
+        if useful:
+            together = [useful[0]]
+            for each in useful[1:]:
+                together.append(together[-1] | each)
+            gone = max([useful[0], *which(together[1:])], key=len)
+        elif width == 1:
             break
-        hits = [each for each, still in zip(variants, differs(variants), strict=True) if still]
-        if hits:
-            best = replace(min(hits, key=size), name=scenario.name)
-            width = max(1, min(width, len(best.steps) // 2))
-        elif width > 1:
-            width //= 2
-        else:
-            break
-    return best
+        width = max(1, width // 2)
+    return without(scenario, gone)
 
 
 def size(scenario: Scenario) -> int:
-    """How much a person has to read."""
-    rules = sum(text.count("-A ") for text in scenario.rules.values())
-    servers = sum(1 + len(wish.servers) for wish in scenario.snapshot.services)
-    return 4 * len(scenario.steps) + 3 * rules + 3 * servers + len(scenario.snapshot.sysctls)
+    """How many parts a person has to read."""
+    return len(parts(scenario))
 
 
-def _variants(scenario: Scenario, width: int) -> Iterator[Scenario]:
-    """What is left when a part is taken away: steps first, most at once first."""
-    steps = scenario.steps
-    if len(steps) > 1:
-        yield replace(scenario, steps=steps[: len(steps) // 2])
-        yield replace(scenario, steps=steps[:-1])
-    for start in range(0, len(steps), width):
-        yield replace(scenario, steps=steps[:start] + steps[start + width :])
-    yield from _without_rules(scenario)
+def parts(scenario: Scenario) -> list[Part]:
+    """Everything that may go, in the order of the file."""
     snapshot = scenario.snapshot
-    for index, wish in enumerate(snapshot.services):
-        others = snapshot.services[:index] + snapshot.services[index + 1 :]
-        if others:
-            yield _of_services(scenario, others)
-        for number in range(len(wish.servers)):
-            fewer = replace(wish, servers=wish.servers[:number] + wish.servers[number + 1 :])
-            yield _of_services(scenario, (*snapshot.services[:index], fewer, *snapshot.services[index + 1 :]))
-    for name in snapshot.sysctls:
-        sysctls = {key: value for key, value in snapshot.sysctls.items() if key != name}
-        yield replace(scenario, snapshot=replace(snapshot, sysctls=sysctls))
-
-
-def _of_services(scenario: Scenario, services: tuple[ServiceWish, ...]) -> Scenario:
-    """Other services, and only such changes as are about them."""
-    there = {(wish.service.address, server.address) for wish in services for server in wish.servers}
-    kept = tuple(
-        step
-        for step in scenario.steps
-        if not isinstance(step.change, AddServer | EditServer | DeleteServer)
-        or (step.change.service, step.change.server.address) in there
-    )
-    return replace(scenario, snapshot=replace(scenario.snapshot, services=services), steps=kept)
-
-
-def _without_rules(scenario: Scenario) -> Iterator[Scenario]:
+    found: list[Part] = [("sysctl", name, 0) for name in snapshot.sysctls]
     for program, text in scenario.rules.items():
-        yield _with(scenario, program, "")
-        lines = text.splitlines()
-        for number, line in enumerate(lines):
-            if "-A " in line:
-                yield _with(scenario, program, "\n".join(lines[:number] + lines[number + 1 :]) + "\n")
+        found += [("rule", program, number) for number, line in enumerate(text.splitlines()) if "-A " in line]
+    for wish in snapshot.services:
+        address = str(wish.service.address)
+        found += [("server", address, number) for number in range(len(wish.servers))]
+        found.append(("service", address, 0))
+    return found + [("step", "", number) for number in range(len(scenario.steps))]
 
 
-def _with(scenario: Scenario, program: str, text: str) -> Scenario:
-    rules = {name: each for name, each in scenario.rules.items() if name != program}
-    if text:
-        rules[program] = text
-    tables = tuple(table for name, each in rules.items() for table in iptables_save.parse(each, RULES[name]))
-    return replace(scenario, rules=rules, snapshot=replace(scenario.snapshot, tables=tables))
+def without(scenario: Scenario, gone: Iterable[Part]) -> Scenario:
+    """A scenario without some of its parts; a change of a server that has gone goes too, and a table without rules."""
+    left_out = set(gone)
+    snapshot = scenario.snapshot
+    services = tuple(
+        replace(wish, servers=tuple(
+            server for number, server in enumerate(wish.servers)
+            if ("server", str(wish.service.address), number) not in left_out
+        ))
+        for wish in snapshot.services if ("service", str(wish.service.address), 0) not in left_out
+    )  # fmt: skip
+    there = {(wish.service.address, server.address) for wish in services for server in wish.servers}
+    steps = tuple(
+        step
+        for number, step in enumerate(scenario.steps)
+        if ("step", "", number) not in left_out
+        and (
+            not isinstance(step.change, AddServer | EditServer | DeleteServer)
+            or (step.change.service, step.change.server.address) in there
+        )
+    )
+    rules = {program: _rules(program, text, left_out) for program, text in scenario.rules.items()}
+    rules = {program: text for program, text in rules.items() if text}
+    tables = tuple(table for program, text in rules.items() for table in iptables_save.parse(text, RULES[program]))
+    sysctls = {name: value for name, value in snapshot.sysctls.items() if ("sysctl", name, 0) not in left_out}
+    return replace(
+        scenario, steps=steps, rules=rules,
+        snapshot=replace(snapshot, services=services, sysctls=sysctls, tables=tables),
+    )  # fmt: skip
+
+
+def _rules(program: str, text: str, left_out: set[Part]) -> str:
+    lines = [line for number, line in enumerate(text.splitlines()) if ("rule", program, number) not in left_out]
+    # A table is told from its "*" line to its COMMIT; without a rule and a policy of its own it says nothing.
+    kept: list[str] = []
+    table: list[str] = []
+    for line in lines:
+        table.append(line)
+        if line == "COMMIT":
+            if any("-A " in each or " DROP " in each for each in table):
+                kept += table
+            table = []
+    return "".join(f"{line}\n" for line in kept + table)

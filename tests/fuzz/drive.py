@@ -120,10 +120,13 @@ class Round:
     def __init__(self, seed: int, number: int, twin: str = "") -> None:
         self.name = f"{seed}/{number}"
         random = Random(self.name)
-        self.snapshot = world(random)
+        calm = random.random() < 0.45
+        self.snapshot = world(random, calm)
         self.engine = Engine(self.snapshot, Random(self.name).randrange)
         scratch = Engine(Snapshot(self.snapshot.devices), Random(0).randrange)
-        self.traffic = Traffic(random, self.snapshot, Rules(random, INET, scratch), Rules(random, INET6, scratch))
+        self.traffic = Traffic(
+            random, self.snapshot, [Rules(random, family, scratch) for family in (INET, INET6)], calm
+        )
         self.bounds = Bounds(self.engine)
         self.twin = Twin(twin, self.snapshot, self.name, Random(f"share/{self.name}")) if twin else None
         self.tally = Tally()

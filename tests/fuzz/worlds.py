@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from ipvsctl.datapath.engine import Engine
+from ipvsctl.formats import iptables_save
 from ipvsctl.knowledge.sysctls import SYSCTLS
 from ipvsctl.model.address import INET, INET6, ServerAddress, ServiceAddress
 from ipvsctl.model.director import ServiceWish
@@ -46,13 +47,21 @@ _NUMBERS = (
     ("net.ipv4.icmp_msgs_per_sec", ("0", "1", "100")),
     ("net.ipv4.icmp_msgs_burst", ("0", "1", "5")),
     ("net.ipv4.ip_default_ttl", ("1", "255")),
+    ("net.ipv4.icmp_errors_use_inbound_ifaddr", ("0", "1")),
+    ("net.ipv4.icmp_echo_ignore_broadcasts", ("0", "1")),
+    ("net.ipv4.icmp_ratemask", ("0", "4294967295")),
+    ("net.ipv6.icmp.ratelimit", ("0", "1000000")),
+    ("net.ipv6.icmp.ratemask", ("0-255", "1,3-4")),
+    ("net.ipv6.conf.eth1.disable_ipv6", ("0", "1")),
     ("net.ipv4.ip_unprivileged_port_start", ("0", "65535")),
 )
 _ROWS = tuple(row for row in SYSCTLS.values() if row.writable and row.kind != "cpulist" and row.kind != "pair")
 
 
-def world(random: Random) -> Snapshot:
-    """A random director."""
+def world(random: Random, calm: bool = False) -> Snapshot:
+    """A random director; a `calm` one mostly works, so that conversations get far."""
+    if calm:
+        return _calm(random)
     families = random.choice(((INET,), (INET,), (INET6,), (INET, INET6), (INET, INET6)))
     services: dict[ServiceAddress, ServiceWish] = {}
     for family in families:
@@ -71,6 +80,63 @@ def world(random: Random) -> Snapshot:
         tuple(tables), tuple(services.values()),
         random.choice((Timeouts(), Timeouts(), Timeouts(tcp=90, tcp_fin=20, udp=40), Timeouts(1, 1, 1))),
     )  # fmt: skip
+
+
+def _calm(random: Random) -> Snapshot:
+    families = random.choice(((INET,), (INET,), (INET6,), (INET, INET6)))
+    services: dict[ServiceAddress, ServiceWish] = {}
+    for family in families:
+        for _ in range(random.randint(1, 3)):
+            service = any_service(random, family)
+            method = random.choice(("nat", "nat", "nat", "dr", "tun"))
+            servers = tuple(_good_server(random, service.address, host, method) for host in SERVERS[family])
+            services[service.address] = ServiceWish(service, servers[: random.randint(1, 3)])
+    texts: dict[str, str] = {}
+    tables = []
+    for family in families:
+        vip, own = VIPS[family][0], OWN[family][1]
+        texts["raw"] = f"-A PREROUTING -d {vip} -p tcp -m tcp --dport 21 -j CT --helper ftp"
+        texts["filter"] = (
+            f"-A INPUT -d {vip} -m state --state RELATED,ESTABLISHED -j ACCEPT\n"
+            "-A FORWARD -m state --state RELATED,ESTABLISHED -j ACCEPT\n"
+        )
+        texts["mangle"] = f"-A PREROUTING -d {VIPS[family][1]} -p tcp -j MARK --set-mark {MARK}"
+        texts["nat"] = random.choice((
+            "", "-A POSTROUTING -o eth1 -j MASQUERADE", f"-A POSTROUTING -o eth1 -j SNAT --to-source {own}",
+            f"-A PREROUTING -d {vip} -p tcp -m tcp --dport 443 -j REDIRECT --to-ports 80",
+        ))  # fmt: skip
+        for name, text in texts.items():
+            if random.random() < (0.9 if name in ("raw", "filter") else 0.3):
+                tables += iptables_save.parse(f"*{name}\n{text}\nCOMMIT\n", family)
+    devices = tuple(
+        Device(name, tuple(f"{OWN[family][at]}/{24 if family == INET else 64}" for family in families)
+               + (tuple(vip for family in families for vip in VIPS[family]) if not at else ()),
+               random.choice((1500, 1500, 1280)))
+        for at, name in enumerate(("eth0", "eth1", "eth2"))
+    )  # fmt: skip
+    routes = [Route("0.0.0.0/0", "eth0", "10.0.1.254"), Route("::/0", "eth0", "fd00:1::fe")]
+    policy = []
+    for family, every in ((INET, "0.0.0.0/0"), (INET6, "::/0")):
+        if random.random() < 0.5:
+            routes.append(Route(every, "lo", "", 101, "local"))
+            policy.append(PolicyRule(family, 101, mark=MARK, mask=0xFFFFFFFF, table=101))
+    values = {"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}
+    values["net.ipv4.vs.conntrack"] = random.choice("01111")
+    for name in ("eth1", "eth2"):
+        values[f"net.ipv4.conf.{name}.accept_local"] = "1"
+    for name, choices in _SWITCHES:
+        if random.random() < 0.03:
+            values[name] = random.choice(choices)
+    return Snapshot(
+        devices, tuple(routes), tuple(policy), values, frozenset(("ip_vs_ftp", "nf_conntrack_ftp")), tuple(tables),
+        tuple(services.values()),
+    )  # fmt: skip
+
+
+def _good_server(random: Random, service: ServiceAddress, host: str, forward: str) -> Server:
+    port = 8080 if forward == "nat" and service.port == 80 else service.port
+    tunnel = random.choice(_TUNNELS) if forward == "tun" else None
+    return Server(ServerAddress.of(host, port), forward, random.randint(1, 3), tunnel=tunnel)
 
 
 def _devices(random: Random, families: tuple[int, ...]) -> tuple[Device, ...]:

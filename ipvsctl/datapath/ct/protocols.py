@@ -14,6 +14,7 @@ from ipvsctl.datapath.ct.entry import ASSURED, CONFIRMED, NAT_CLASH, SEEN_REPLY,
 from ipvsctl.datapath.ct.outcome import ACCEPT, Outcome
 from ipvsctl.datapath.ct.tuples import DCCP
 from ipvsctl.datapath.skb import GRE, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE, Skb
+from ipvsctl.wire.checksum import correct, pseudo
 
 if TYPE_CHECKING:
     from ipvsctl.datapath.ct.table import Conntrack
@@ -52,15 +53,19 @@ def udp(ct: Conntrack, entry: Entry, skb: Skb, reply: bool) -> Outcome:
 
 
 def udplite(ct: Conntrack, entry: Entry, skb: Skb, reply: bool) -> Outcome:
-    """A UDP-Lite datagram (nf_conntrack_udplite_packet): two-way is a stream at once, and a checksum must be there."""
+    """A UDP-Lite datagram (nf_conntrack_udplite_packet): two-way is a stream at once, and a checksum must be there.
+
+    Conntrack checks it with UDP's protocol number in the pseudo header (udplite_error), where the sender has put its
+    own: with nf_conntrack_checksum set, what is right makes the packet INVALID.
+    """
     data, at = skb.data, skb.thoff
     there = len(data) - at
     if there < 8:
         return ct.invalid("the UDP-Lite datagram is cut off")
     if not 8 <= (data[at + 4] << 8 | data[at + 5] or there) <= there:
         return ct.invalid("the UDP-Lite checksum covers what is not there")
-    if not (data[at + 6] or data[at + 7]) or ct.wrong_checksum(skb):
-        return ct.invalid("the UDP-Lite checksum is missing or wrong")
+    if not (data[at + 6] or data[at + 7]) or (ct.checks(skb) and not _sums_as_udp(skb)):
+        return ct.invalid("the UDP-Lite checksum is missing, or is not what it would be if this were UDP")
     if entry.status & SEEN_REPLY:
         ct.refresh(entry, skb, reply, ct.settings[_UDP_STREAM])
         if not entry.status & NAT_CLASH:
@@ -68,6 +73,13 @@ def udplite(ct: Conntrack, entry: Entry, skb: Skb, reply: bool) -> Outcome:
     else:
         ct.refresh(entry, skb, reply, ct.settings[_UDP_TIMEOUT])
     return ACCEPT
+
+
+def _sums_as_udp(skb: Skb) -> bool:
+    data, at = skb.data, skb.thoff
+    covered = data[at + 4] << 8 | data[at + 5] or len(data) - at
+    start = pseudo(skb.source, skb.destination, UDP, len(data) - at)
+    return correct(memoryview(data)[at : at + covered], start)
 
 
 def gre(ct: Conntrack, entry: Entry, skb: Skb, reply: bool) -> Outcome:

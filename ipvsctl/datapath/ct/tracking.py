@@ -60,9 +60,13 @@ class Tracking:
             entry.packets[reply] += 1
             entry.octets[reply] += len(skb.data)
 
+    def checks(self, skb: Skb) -> bool:
+        """Whether the transport checksum is to be looked at: as the packet comes in, once."""
+        return not skb.checked and skb.hook == PRE_ROUTING and bool(self.settings[_CHECKSUM])
+
     def wrong_checksum(self, skb: Skb) -> bool:
-        """Whether the transport checksum makes the packet INVALID: it is checked as it comes in, once."""
-        if skb.checked or skb.hook != PRE_ROUTING or not self.settings[_CHECKSUM]:
+        """Whether the transport checksum makes the packet INVALID."""
+        if not self.checks(skb):
             return False
         skb.checked = transport.verify(
             skb.data, skb.family, skb.protocol, skb.thoff, skb.source, skb.destination

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ipvsctl.datapath.skb import GRE, IPIP, SCTP, TCP, UDP, Skb
 from ipvsctl.datapath.verdict import Reason, Verdict
 from ipvsctl.datapath.vs import rewrite, tunnel
-from ipvsctl.datapath.vs.entry import MASQ, METHOD_MASK, Conn, Dest
+from ipvsctl.datapath.vs.entry import MASQ, METHOD_MASK, Conn
 from ipvsctl.datapath.vs.header import Header
 from ipvsctl.model.address import INET
 from ipvsctl.wire.address import endpoint
@@ -117,16 +117,11 @@ class Errors:
         engine.delivered(skb)  # To IPVS: the error ends here, whatever comes of it.
         if kind == UNREACHABLE and code == FRAGMENTATION_NEEDED:
             mtu = info & 0xFFFF
-            ways, server = self._vs.transmit.ways, bytes(data[at + 16 : at + 20])
-            # The first error makes a new route, and the client is told by the old one; later ones change the route.
-            fresh = not ways.has_learned(server)
-            known = self._known_mtu(conn.dest)
-            ways.update_pmtu(server, mtu)
-            if not fresh:
-                known = self._known_mtu(conn.dest)
+            ways = self._vs.transmit.ways
+            ways.update_pmtu(bytes(data[at + 16 : at + 20]), mtu)
             if not data[inner + 6] & 0x40:
                 return Reason.STOLEN
-            mtu = known or mtu
+            mtu = ways.kept_mtu(conn.dest) or mtu
             if mtu > 68 + stripped:
                 mtu -= stripped
             info = mtu
@@ -136,13 +131,6 @@ class Errors:
         engine.ip.icmp_error(skb, kind, code, info)
         self._vs.count_out(conn, len(skb.data))
         return Reason.STOLEN
-
-    def _known_mtu(self, dest: Dest | None) -> int:
-        """The MTU of the server's route as it was kept before this error; 0 when there is none."""
-        if dest is None:
-            return 0
-        dst = self._vs.transmit.ways.to(dest, dest.address)
-        return dst.mtu if dst is not None else 0
 
     # -- from the servers' side ---------------------------------------------------------------------------------------
 

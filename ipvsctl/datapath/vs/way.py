@@ -28,6 +28,21 @@ MIN_PMTU, MTU_EXPIRES = 552, 600.0
 """net.ipv4.route.min_pmtu and mtu_expires (seconds), the kernel's defaults."""
 
 
+class _Kept:
+    """A server's route (struct ip_vs_dest_dst). `learned`: it was looked up when a path MTU was known already.
+
+    What is learned later changes such a route where it is kept. One that was kept before is looked up anew, but not
+    until the next packet for the server (update_or_create_fnhe).
+    """
+
+    __slots__ = ("dst", "expires", "learned")
+
+    def __init__(self, dst: Dst, learned: bool, expires: float) -> None:
+        self.dst = dst
+        self.learned = learned
+        self.expires = expires
+
+
 class Ways:
     """Routes to servers, and what ICMP told of their path MTU."""
 
@@ -35,7 +50,7 @@ class Ways:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._cache: dict[tuple[bytes, bool], tuple[Dst, float]] = {}
+        self._cache: dict[tuple[Dest, bool], _Kept] = {}
         self._pmtu: dict[bytes, tuple[int, float]] = {}
 
     def forget(self) -> None:
@@ -49,10 +64,10 @@ class Ways:
         """
         if dest is None:
             return self._look_up(address, known_hop)
-        key = (dest.address, known_hop)
-        cached = self._cache.get(key)
-        if cached is not None and cached[1] > self._engine.now:
-            return cached[0]
+        key = (dest, known_hop)
+        kept = self._cache.get(key)
+        if kept is not None and kept.expires > self._engine.now and (kept.learned or dest.address not in self._pmtu):
+            return kept.dst
         dst = self._look_up(dest.address, known_hop)
         if dst is None:
             self._cache.pop(key, None)
@@ -60,8 +75,13 @@ class Ways:
         if len(self._cache) >= _CACHE:
             self._cache.clear()
         known = self._pmtu.get(dest.address)
-        self._cache[key] = dst, known[1] if known is not None else float("inf")
+        self._cache[key] = _Kept(dst, known is not None, known[1] if known is not None else float("inf"))
         return dst
+
+    def kept_mtu(self, dest: Dest | None) -> int:
+        """The MTU of the route that is kept for a server, stale or not; 0 when none is."""
+        kept = None if dest is None else self._cache.get((dest, False))
+        return kept.dst.mtu if kept is not None else 0
 
     def _look_up(self, address: bytes, known_hop: bool) -> Dst | None:
         family = INET if len(address) == 4 else INET6
@@ -94,13 +114,9 @@ class Ways:
         if len(self._pmtu) >= _CACHE:
             self._pmtu.clear()
         self._pmtu[address] = mtu, self._engine.now + MTU_EXPIRES
-        self._cache.pop((address, False), None)
-        self._cache.pop((address, True), None)
-
-    def has_learned(self, address: bytes) -> bool:
-        """Whether an ICMP error told of its path MTU, not too long ago."""
-        known = self._pmtu.get(address)
-        return known is not None and known[1] > self._engine.now
+        for (dest, known_hop), kept in self._cache.items():
+            if dest.address == address and kept.learned:
+                kept.dst, kept.expires = self._look_up(address, known_hop) or dst, self._engine.now + MTU_EXPIRES
 
     def crosses(self, skb: Skb, local: bool, redirects: bool, allows_local: bool = True) -> Verdict:
         """crosses_local_route_boundary: a reason when the packet must not go there.
