@@ -199,8 +199,10 @@ def _inputs(context: click.Context, incomplete: str) -> Values:
 
 
 def _packets(context: click.Context, incomplete: str) -> Values:
-    """The protocol, which is the first word of a packet."""
-    if context.params.get("session") or context.params.get("packet"):
+    """The protocol, which is the first word of a packet; of a conversation the service, which is the last."""
+    if context.params.get("session"):
+        return [] if context.params.get("file") else _services(context, incomplete)
+    if context.params.get("packet"):
         return []
     return [(name, "") for name in ("tcp", "udp", "sctp", "icmp", "icmpv6")]
 

@@ -76,7 +76,7 @@ class Engine(ShortWay):
 
     # -- from outside -------------------------------------------------------------------------------------------------
 
-    def walk(self, device: str, packet: bytes, now: float) -> list[Output]:
+    def long_way(self, device: str, packet: bytes, now: float) -> list[Output]:
         """The long way: through every hook; what it comes to is kept for the packets like this one."""
         self.now = now
         outputs: list[Output] = []
@@ -123,6 +123,7 @@ class Engine(ShortWay):
         outputs: list[Output] = []
         self.outputs = outputs
         self.timers.poll(now)
+        self.flows.settle()
         self.vs.poll(now)
         self._work()
         return outputs

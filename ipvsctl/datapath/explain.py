@@ -265,8 +265,8 @@ def _no_listener(case: Case) -> Explanation | None:
         return Explanation("IPVS never schedules a packet from port 20: it is meant to be the data of active FTP")
     if case.own_service is not None:
         return Explanation(
-            f"{case.own_service.service.address} wants it, but a packet that opens no connection is not scheduled, and no "
-            "entry knows it"
+            f"{case.own_service.service.address} wants it, but a packet that opens no connection is not scheduled, and "
+            "no entry knows it"
         )
     same = services_of(case)
     name = PROTOCOL_NAMES.get(skb.protocol, str(skb.protocol))

@@ -49,12 +49,14 @@ class Output:
 MOST = 65_536
 """Flows that are kept; with one more all are forgotten and learnt anew."""
 
-HEADERS = Struct(">IHIH12sIIHHH")
+_FIELDS = ">IHIH12sIIHHH"
+HEADERS = Struct(_FIELDS + "2x")
 """Of IPv4 and TCP without options: version, class and length; identification; fragment bits, TTL and protocol;
-checksum; addresses and ports; sequence, acknowledgement; header length and flags; window; checksum."""
+checksum; addresses and ports; sequence, acknowledgement; header length and flags; window; checksum; urgent pointer."""
 
-LEAST = HEADERS.size
-_read, _write = HEADERS.unpack_from, HEADERS.pack
+WITHOUT_URGENT = Struct(_FIELDS)
+"""The same as it is written: what follows it, from the urgent pointer on, is never changed."""
+
 _OPEN, _OPEN_IPVS = tcp.ESTABLISHED, states_tcp.ESTABLISHED
 _FIXED = ASSURED | CONFIRMED | SEEN_REPLY
 _UNFIT = SRC_NAT | DST_NAT | DYING | FIXED_TIMEOUT
@@ -184,7 +186,7 @@ class Flows:
 
     def worth(self, packet: bytes) -> bool:
         """Whether a packet that goes the long way may be the first of a flow."""
-        if not self._enabled or len(packet) < LEAST or packet[9] != TCP or packet[0] != 0x45:
+        if not self._enabled or len(packet) < HEADERS.size or packet[9] != TCP or packet[0] != 0x45:
             return False
         flags = packet[33]
         if flags & (FIN | RST) and self.table:
@@ -259,7 +261,7 @@ class Flows:
     def _make(self, packet: bytes, output: Output) -> Flow | None:
         """The flow; None when its short way would not make of the packet what the long way has made."""
         before, after = packet[12:24], output.packet[12:24]
-        head, number, word, check, _, seq, ack, bits, window, tcp_check = _read(packet)
+        head, number, word, check, _, seq, ack, bits, window, tcp_check = HEADERS.unpack_from(packet)
         flow = Flow()
         flow.device, flow.hop, flow.ends = output.device, output.next_hop, after
         flow.head, flow.word, flow.sent_word = head - len(packet), word, word - 0x100
@@ -269,6 +271,9 @@ class Flows:
         flow.ip_delta = (words(before[:8]) - words(after[:8]) + 0x100) % 0xFFFF
         flow.tcp_delta = (words(before) - words(after)) % 0xFFFF
         check, tcp_check = (check + flow.ip_delta) % 0xFFFF, (tcp_check + flow.tcp_delta) % 0xFFFF
-        sent = _write(head, number, flow.sent_word, check, after, seq, ack, bits, window, tcp_check) + packet[38:]
+        sent = (
+            WITHOUT_URGENT.pack(head, number, flow.sent_word, check, after, seq, ack, bits, window, tcp_check)
+            + packet[38:]
+        )
         whole = not word & 0xBFFF0000 and head & 0xFFFF == len(packet)
         return flow if whole and sent == output.packet else None

@@ -14,6 +14,7 @@ from ipvsctl.datapath.hooks import FORWARD, LOCAL_IN, LOCAL_OUT, POST_ROUTING, P
 from ipvsctl.datapath.ip6 import Ip6
 from ipvsctl.datapath.limits import Limits
 from ipvsctl.datapath.neighbours import Neighbours
+from ipvsctl.datapath.route4 import ALL_HOSTS
 from ipvsctl.datapath.route6 import link_local
 from ipvsctl.datapath.skb import UNTRACKED, Broken, Skb
 from ipvsctl.datapath.verdict import Reason, Verdict
@@ -215,6 +216,8 @@ class Ip:
         engine = self.engine
         if skb.family == INET6 and self._ip6.barred(skb, dst):
             return
+        if dst.kind == "broadcast" or skb.destination == ALL_HOSTS:
+            self._heard_here(skb, dst)
         if not engine.run(POST_ROUTING, skb):
             return
         now = skb.dst
@@ -224,6 +227,15 @@ class Ip:
             self._in_pieces(skb, dst)
         else:
             self._transmit(skb, dst)
+
+    def _heard_here(self, skb: Skb, dst: Dst) -> None:
+        """ip_mc_output: the host itself hears what it sends to everybody, on the device by which it leaves."""
+        copy = Skb(bytearray(skb.data))
+        copy.outdev, copy.mark, copy.dst = skb.outdev, skb.mark, dst
+        copy.ct, copy.ctinfo, copy.ipvs = skb.ct, skb.ctinfo, skb.ipvs
+        if self.engine.run(POST_ROUTING, copy):
+            copy.indev = dst.device
+            self.engine.backlog.append(copy)
 
     def _in_pieces(self, skb: Skb, dst: Dst) -> None:
         """ip_fragment, ip6_fragment."""

@@ -108,7 +108,8 @@ class Ip6:
                 engine.ip.icmp_error(skb, UNREACHABLE, NOT_NEIGHBOUR)
                 engine.drop(skb, Reason.MARTIAN_SOURCE)
                 return
-        mtu = max(dst.mtu, _MINIMUM)
+        # ip6_dst_mtu_maybe_forward: the device's; a route's own is seen to when the packet leaves.
+        mtu = max(engine.routing.interfaces[dst.device].device.mtu, _MINIMUM)
         if len(skb.data) > mtu and (skb.fragment_max > mtu or not skb.ignore_df):
             engine.ip.icmp_error(skb, TOO_BIG, 0, mtu)
             engine.drop(skb, Reason.TOO_BIG)

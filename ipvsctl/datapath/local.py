@@ -14,7 +14,7 @@ from ipvsctl.datapath.icmp4 import PORT_UNREACHABLE, PROTOCOL_UNREACHABLE, UNREA
 from ipvsctl.datapath.local6 import Local6
 from ipvsctl.datapath.route4 import ZERO
 from ipvsctl.datapath.route6 import ANY
-from ipvsctl.datapath.skb import ICMP, TCP, UDP, UDPLITE, Skb
+from ipvsctl.datapath.skb import ICMP, NONE, TCP, UDP, UDPLITE, Skb
 from ipvsctl.datapath.verdict import Reason
 from ipvsctl.model.address import INET, INET6
 from ipvsctl.wire import icmp, transport
@@ -122,6 +122,8 @@ class Local:
             engine.drop(skb, Reason.LOCAL_CHECKSUM)
             return False
         engine.drop(skb, Reason.NO_LISTENER)
+        # nf_reset_ct: the error finds its connection by the packet that it quotes, or none.
+        skb.ct, skb.ctinfo = None, NONE
         return True
 
     def _icmp(self, skb: Skb) -> None:

@@ -1,11 +1,12 @@
 """IPv4 options and IPv6 options: what a host that receives them checks, whoever they are for.
 
 Source routes are refused (net.ipv4.conf.*.accept_source_route is off). Record route and timestamp are checked, but no
-address or time is written into them: the packet goes on as it came.
+address or time is written into them: the packet goes on as it came. Only that a timestamp found no room is counted.
 """
 
 from __future__ import annotations
 
+from ipvsctl.wire import ipv4
 from ipvsctl.wire.checksum import Buffer
 
 _END, _NOOP, _RECORD, _TIMESTAMP, _ALERT = 0, 1, 7, 68, 148
@@ -15,10 +16,11 @@ _ROUTES = (131, 137)
 TAKEN, REFUSED = -1, -2
 
 
-def check4(data: Buffer, length: int) -> int:
+def check4(data: bytearray, length: int) -> int:
     """ip_options.c: __ip_options_compile: TAKEN, or where the first mistake is, for the parameter problem message.
 
-    `length` is that of the header. REFUSED: a source route, which ip_rcv_options drops without an answer.
+    `length` is that of the header, which is sealed again if it is changed. REFUSED: a source route, which
+    ip_rcv_options drops without an answer.
     """
     at, routed = 20, False
     seen: set[int] = set()
@@ -43,7 +45,7 @@ def check4(data: Buffer, length: int) -> int:
     return REFUSED if routed else TAKEN
 
 
-def _pointed(data: Buffer, at: int, kind: int, size: int, seen: set[int]) -> int:
+def _pointed(data: bytearray, at: int, kind: int, size: int, seen: set[int]) -> int:
     """An option with a pointer: once only, long enough, and with room for what the pointer points at."""
     name = _ROUTES[0] if kind in _ROUTES else kind
     stamps = kind == _TIMESTAMP
@@ -60,8 +62,11 @@ def _pointed(data: Buffer, at: int, kind: int, size: int, seen: set[int]) -> int
     if pointer <= size:
         needed = 7 if stamps and data[at + 3] & 15 in (1, 3) else 3
         return at + 2 if pointer + needed > size else TAKEN
-    if stamps and data[at + 3] & 15 != 3 and data[at + 3] >> 4 == 15:
-        return at + 3
+    if stamps and data[at + 3] & 15 != 3:
+        if data[at + 3] >> 4 == 15:
+            return at + 3
+        data[at + 3] += 16
+        ipv4.seal(data)
     return TAKEN
 
 

@@ -1,4 +1,4 @@
-"""A saved state: TOML text -> Snapshot, and Snapshot -> text. What `ipvsctl trace --state FILE` reads.
+"""A saved state: TOML text -> Snapshot, and Snapshot -> text. What `ipvsctl trace --file FILE` reads.
 
     modules = ["ip_vs_ftp"]
     iptables = '''

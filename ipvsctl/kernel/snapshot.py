@@ -87,14 +87,14 @@ def _tables() -> tuple[tuple[SavedTable, ...], tuple[str, ...]]:
     notes = []
     for table in neighbours.nftables():
         kind, name = table.split(maxsplit=1)
-        family = {"ip": INET, "ip6": INET6}.get(kind)
-        if family is None or name not in _XTABLES:
+        known = {"ip": INET, "ip6": INET6}.get(kind)
+        if known is None or name not in _XTABLES:
             notes.append(f"nftables' table {table} is not read: its rules decide too, see `nft list table {table}`")
             continue
-        if (family, name) in legacy:
+        if (known, name) in legacy:
             raise Refused(f"cannot trace: table {name} exists in iptables-legacy and in nftables, and both decide")
         found += [
-            each for each in iptables_save.parse(_save(f"{_TOOLS[family]}-nft-save", name), family) if each.name == name
+            each for each in iptables_save.parse(_save(f"{_TOOLS[known]}-nft-save", name), known) if each.name == name
         ]
     return tuple(found), tuple(notes)
 

@@ -9,17 +9,28 @@ from __future__ import annotations
 Buffer = bytes | bytearray | memoryview
 
 _number = int.from_bytes
+_LONG = 400
+"""Bytes from which on four numbers are divided faster as their sum than one is by itself."""
 
 
 def words(data: Buffer) -> int:
     """The ones' complement sum of the 16-bit words of `data`, odd ones padded with a zero byte: 0 only for zeros.
 
     2**16 is 1 modulo 65535, so the words of a number add up to the number's remainder: that is three times faster than
-    to add them.
+    to add them. Long data is taken in four pieces, which add up before they are divided.
     """
-    number = _number(data, "big")
-    if len(data) & 1:
-        number <<= 8
+    size = len(data)
+    if size < _LONG:
+        number = _number(data)
+        if size & 1:
+            number <<= 8
+    else:
+        one = size >> 2 & ~1
+        two, three = one + one, one + one + one
+        number = _number(data[three:])
+        if size & 1:
+            number <<= 8
+        number += _number(data[:one]) + _number(data[one:two]) + _number(data[two:three])
     return number % 0xFFFF or (number and 0xFFFF)
 
 

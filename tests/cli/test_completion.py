@@ -63,6 +63,24 @@ def test_values_that_are_known(offered: Offered) -> None:
     assert offered("ipvsctl list --color a") == ["auto", "always"]
 
 
+def test_words_of_a_trace(cli: Cli, offered: Offered) -> None:
+    assert offered("ipvsctl trace ") == ["tcp", "udp", "sctp", "icmp", "icmpv6"]
+    assert offered("ipvsctl trace tcp ") == []
+    assert offered("ipvsctl trace --session ftp-a") == ["ftp-active"]
+    assert offered("ipvsctl trace --expect rej") == ["reject"]
+    assert offered("ipvsctl trace --expect ipvs-no-") == [
+        "ipvs-no-destination", "ipvs-no-connection", "ipvs-no-route",
+    ]  # fmt: skip
+    assert offered("ipvsctl trace --state e") == ["established"]
+    assert "lo" in offered("ipvsctl trace --in ")
+    Path("state.toml").write_text('[[device]]\nname = "wan0"\n[[device]]\nname = "lan0"\n')
+    assert offered("ipvsctl trace --file state.toml --in ") == ["wan0", "lan0"]
+    assert offered("ipvsctl trace --file nowhere.toml --in ") == []
+    cli("service", "add", WEB)
+    assert offered("ipvsctl trace --session http 10.0.1.2 tcp:") == [WEB]
+    assert offered("ipvsctl trace --session http --file state.toml 10.0.1.2 ") == []
+
+
 def test_values_that_are_on_the_host(cli: Cli, offered: Offered) -> None:
     cli("service", "add", WEB)
     cli("server", "add", WEB, "10.0.2.2:8080", "--forward", "nat")

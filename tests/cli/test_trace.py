@@ -14,6 +14,8 @@ import pytest
 from ipvsctl.cli.environment import Environment
 from ipvsctl.cli.main import main
 from ipvsctl.cli.trace import REASONS, SESSIONS, VERDICTS
+from ipvsctl.datapath.nf.matches import MATCHES
+from ipvsctl.datapath.nf.targets import TARGETS
 from ipvsctl.datapath.session import SESSIONS as KNOWN
 from ipvsctl.datapath.verdict import Reason
 from tests.cli.conftest import Cli
@@ -505,3 +507,18 @@ def test_a_saved_state_traces_as_the_host_does(cli: Cli) -> None:
     exported = cli("-j", "export", "--state").json
     assert set(exported["modules"]) >= {"ip_vs_ftp", "nf_conntrack_ftp"}
     assert {device["name"] for device in exported["device"]} == {"lo", "eth0", "eth1"}
+
+
+# -- the manual page --------------------------------------------------------------------------------------------------
+
+
+def test_the_manual_page_says_what_rules_can_be_evaluated() -> None:
+    """A match or target that is new to the datapath is named in WHAT IS NOT EMULATED of ipvsctl(8)."""
+    page = (Path(__file__).parents[2] / "man" / "ipvsctl.8").read_text()
+    (section,) = re.findall(r"(?ms)^\.Sh WHAT IS NOT EMULATED\n(.*?)^\.Sh ", page)
+    ((matches, targets),) = re.findall(
+        r"(?s)of the matches all but (.*?) \\\(em.*of the targets all but (.*?) \\\(em", section
+    )
+    for text, known in ((matches, MATCHES), (targets, {*TARGETS, "ACCEPT", "DROP", "RETURN"})):
+        plain = re.sub(r"(?s)\(.*?\)", "", text).replace("\n", " ").replace(" and ", ", ")
+        assert {word.strip() for word in plain.split(",")} == set(known)

@@ -75,6 +75,7 @@ class Host:
             find=lambda key: (self.entries[key], False) if key in self.entries else None,
         )  # fmt: skip
         self.nat = SimpleNamespace(mangle_tcp=self._mangle)
+        self.flows = SimpleNamespace(clear=lambda: None, settle=lambda: None)
         self.vs = Ipvs(cast("Engine", self))
 
     # -- what the other parts do --------------------------------------------------------------------------------------

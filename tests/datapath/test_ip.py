@@ -340,3 +340,36 @@ def test_routes_by_a_device_that_is_down_are_gone() -> None:
     host = Host(routes=(*ROUTES, Route("10.44.0.0/16", "eth9")))
     (sent,) = host.receive("eth1", segment("192.168.1.7", "10.44.0.1"))
     assert sent.next_hop == packed("10.0.0.254")
+
+
+@pytest.mark.parametrize("destination", ["10.0.0.255", "224.0.0.1"])
+def test_the_host_hears_what_it_sends_to_everybody(destination: str) -> None:
+    host = Host()
+    (sent,) = host.send(datagram("10.0.0.1", destination))
+    assert host.walk == [
+        ("OUTPUT", "", "eth0"), ("POSTROUTING", "", "eth0"), ("POSTROUTING", "", "eth0"),
+        ("PREROUTING", "eth0", ""), ("INPUT", "eth0", ""),
+    ]  # fmt: skip
+    assert (sent.device, host.verdict) == ("eth0", "sent")
+
+
+def test_other_groups_are_not_heard() -> None:
+    host = Host()
+    host.send(datagram("10.0.0.1", "239.1.2.3"))
+    assert host.walk == [("OUTPUT", "", "eth0"), ("POSTROUTING", "", "eth0")]
+
+
+def test_a_routes_mtu_counts_for_ipv6_when_the_packet_leaves() -> None:
+    host = Host(routes=(*ROUTES, Route("fd60::/16", "eth1", "fd20::9", mtu=1300)))
+    for size, ttl, mtu in ((1300, 63, 1300), (1500, 64, 1500)):
+        (sent,) = host.receive("eth0", datagram("fd10::9", "fd60::1", b"x" * size))
+        answer = seen(sent.packet)
+        assert (answer.kind, answer.rest, answer.body[7]) == (2, mtu, ttl)
+
+
+def test_a_full_timestamp_option_counts_who_found_no_room() -> None:
+    host = Host()
+    (sent,) = host.receive("eth0", datagram("10.0.0.9", "192.168.1.7", options=b"\x44\4\5\x10"))
+    assert sent.packet[20:24] == b"\x44\4\5\x20" and ipv4.valid(sent.packet)
+    assert host.receive("eth0", datagram("10.0.0.9", "192.168.1.7", options=b"\x44\4\5\xf0")) != []
+    assert host.verdict is Reason.OPTIONS

@@ -366,6 +366,20 @@ def test_routes_are_kept() -> None:
     assert skb.dst is not None and skb.dst.mtu == 1000
 
 
+def test_a_server_edited_from_nat_to_dr_keeps_one_route_for_both() -> None:
+    host = Host()
+    service = host.service(TCP_SERVICE, server(f"{SERVER}:80"))
+    host.give(tcp_packet(SYN))
+    for first, hop in ((ACK, b""), (SYN, packed(SERVER))):
+        host.vs.edit_server(service, server(f"{SERVER}:80", "dr"))
+        if first == ACK:
+            host.give(tcp_packet(ACK))
+        skb = tcp_packet(SYN, sport=50000)
+        host.give(skb)
+        assert skb.destination == packed(VIRTUAL)
+        assert skb.dst is not None and skb.dst.gateway == hop
+
+
 def test_udp_by_dr_in_ipv6() -> None:
     host = Host()
     host.service(f"udp:[{VIRTUAL6}]:53", server(f"[{SERVER6}]:53", "dr"))

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from ipvsctl.errors import FileError
-from ipvsctl.formats.snapshot_file import is_snapshot, parse, render
+from ipvsctl.formats.snapshot_file import SHARED, is_snapshot, parse, render
+from ipvsctl.formats.snapshot_values import TABLES
 from ipvsctl.model.address import INET, INET6
 from ipvsctl.model.snapshot import Device, PolicyRule, Route, Snapshot
 from ipvsctl.model.status import Timeouts
+from tests.needs import need_program
+
+MANUAL = Path(__file__).parents[2] / "man" / "ipvsctl-state.5"
 
 FULL = """\
 modules = ["nf_conntrack_ftp", "ip_vs_ftp"]
@@ -184,3 +192,34 @@ def test_all_problems_are_told() -> None:
 )
 def test_a_state_is_told_from_a_director_file(text: str | bytes, state: bool) -> None:
     assert is_snapshot(text) is state
+
+
+# -- the manual page --------------------------------------------------------------------------------------------------
+
+
+def test_the_manual_page_has_every_key() -> None:
+    """A key that is missing is added to man/ipvsctl-state.5 as `.It Ic KEY`, below the heading of its table."""
+    sections: dict[str, set[str]] = {}
+    heading = ""
+    for line in MANUAL.read_text().splitlines():
+        if line.startswith(".Ss "):
+            table = re.match(r"\.Ss (\[\[\w+\]\])", line)
+            heading = table[1] if table else ""
+        elif match := re.match(r"\.It Ic (\w+)", line):
+            sections.setdefault(heading, set()).add(match[1])
+    expected = {table: set(keys) for table, keys in TABLES.items()}
+    expected[""] -= {"device", "route", "rule", *SHARED}
+    assert sections == expected
+
+
+def test_the_example_of_the_manual_page_is_right() -> None:
+    blocks = re.findall(r"^\.Bd -literal[^\n]*\n(.*?)^\.Ed", MANUAL.read_text(), re.MULTILINE | re.DOTALL)
+    (example,) = (block.replace("\\&", "") for block in blocks if "[[" in block)
+    snapshot = parse(example, "manual")
+    assert (len(snapshot.tables), len(snapshot.policy), len(snapshot.services)) == (1, 1, 1)
+
+
+def test_the_manual_page_has_no_warnings() -> None:
+    need_program("mandoc")
+    done = subprocess.run(["mandoc", "-Tlint", "-W", "warning", MANUAL], capture_output=True, text=True, check=False)
+    assert (done.stdout + done.stderr, done.returncode) == ("", 0)

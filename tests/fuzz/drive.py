@@ -207,9 +207,7 @@ class Round:
         if self.twin is not None:
             for name, mine, other in self._both():
                 if mine != other:
-                    different = [f"{one} | {two}" for one, two in zip(mine, other, strict=False) if one != two]
-                    self._complain(f"the {self.twin.kind} twin has other {name}: {different[:2]}, "
-                                   f"{len(mine)} and {len(other)}")  # fmt: skip
+                    self._complain(f"the {self.twin.kind} twin has other {name}: {_difference(mine, other)}")
 
     def _both(self) -> Iterator[tuple[str, list[object], list[object]]]:
         assert self.twin is not None
@@ -240,6 +238,17 @@ class Round:
             self._complain(complaint)
         for complaint in self.bounds.left():
             self._complain(complaint)
+
+
+def _difference(mine: list[object], other: list[object]) -> str:
+    """Where two lists begin to differ, in few words."""
+    if len(mine) != len(other):
+        return f"{len(other)}, not {len(mine)}"
+    for one, two in zip(map(str, mine), map(str, other), strict=True):
+        for at, (a, b) in enumerate(zip(one, two, strict=False)):
+            if a != b:
+                return f"{two[max(at - 80, 0) : at + 30]!r}, not {one[max(at - 80, 0) : at + 30]!r}"
+    return "nothing that can be seen"
 
 
 def play(seed: int, number: int, packets: int, twin: str = "") -> Tally:

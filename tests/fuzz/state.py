@@ -158,7 +158,7 @@ class Bounds:
             ("remembered routes", len(engine.routing.fib4._cache), fib.CACHED),
             ("remembered routes", len(engine.routing.fib6._cache), fib.CACHED),
             ("hosts in the ICMP limit", len(engine.ip.limits._peers), limits.PEERS),
-            ("flows", len(engine.flows._flows), flows.MOST),
+            ("flows", len(engine.flows), flows.MOST),
             ("next hops waited for", len(engine.ip._neighbours._waiting), 1024),
             ("packets the host sent itself", len(engine.backlog), 0),
             *(

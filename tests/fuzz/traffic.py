@@ -165,7 +165,7 @@ class Traffic:
     def _new_talk(self) -> Talk:
         random = self.random
         services = [each for each in self._services]
-        address = random.choice(services) if services and random.random() < 0.9 else None
+        address = random.choice(services) if services and random.random() < 0.85 else None
         family = address.family if address else self.packets.family()
         self._port = 20000 + (self._port - 20000 + random.choice((0, 2, 3))) % 20000
         device = "eth0"
@@ -175,7 +175,8 @@ class Traffic:
                 ("", (self.packets.address(family, "own"), self._port)), ("", (bytes(len(client[0])), self._port)),
                 ("eth1", (self.packets.address(family, "server"), self._port)),
             ))  # fmt: skip
-        target, protocol = (self.packets.address(family, "server"), 80), random.choice(("tcp", "udp", "sctp"))
+        protocol = random.choice(("tcp", "tcp", "udp", "sctp"))
+        target = self.packets.address(family, random.choice(("server", "service"))), random.choice((80, 21, 21, 443))
         if address is not None:
             protocol = address.protocol if address.protocol != "fwmark" else random.choice(("tcp", "udp"))
             target = self.packets.address(family, "service"), address.port or random.choice((21, 80, 53))

@@ -95,7 +95,9 @@ def _calm(random: Random) -> Snapshot:
     tables = []
     for family in families:
         vip, own = VIPS[family][0], OWN[family][1]
-        texts["raw"] = f"-A PREROUTING -d {vip} -p tcp -m tcp --dport 21 -j CT --helper ftp"
+        everyone = random.choice(("", f"-d {vip} "))
+        texts["raw"] = f"-A PREROUTING {everyone}-p tcp -m tcp --dport 21 -j CT --helper ftp"
+        target = SERVERS[family][0] if family == INET else f"[{SERVERS[family][0]}]"
         texts["filter"] = (
             f"-A INPUT -d {vip} -m state --state RELATED,ESTABLISHED -j ACCEPT\n"
             "-A FORWARD -m state --state RELATED,ESTABLISHED -j ACCEPT\n"
@@ -104,13 +106,16 @@ def _calm(random: Random) -> Snapshot:
         texts["nat"] = random.choice((
             "", "-A POSTROUTING -o eth1 -j MASQUERADE", f"-A POSTROUTING -o eth1 -j SNAT --to-source {own}",
             f"-A PREROUTING -d {vip} -p tcp -m tcp --dport 443 -j REDIRECT --to-ports 80",
+            f"-A PREROUTING -d {VIPS[family][1]} -p tcp -j DNAT --to-destination {target}",
+            f"-A PREROUTING -d {VIPS[family][1]} -p tcp -m tcp --dport 21 -j DNAT --to-destination {target}:21\n"
+            "-A POSTROUTING -o eth1 -j MASQUERADE",
         ))  # fmt: skip
         for name, text in texts.items():
-            if random.random() < (0.9 if name in ("raw", "filter") else 0.3):
+            if random.random() < (0.9 if name in ("raw", "filter") else 0.4):
                 tables += iptables_save.parse(f"*{name}\n{text}\nCOMMIT\n", family)
     devices = tuple(
         Device(name, tuple(f"{OWN[family][at]}/{24 if family == INET else 64}" for family in families)
-               + (tuple(vip for family in families for vip in VIPS[family]) if not at else ()),
+               + (_vips(families) if not at else ()),
                random.choice((1500, 1500, 1280)))
         for at, name in enumerate(("eth0", "eth1", "eth2"))
     )  # fmt: skip
@@ -139,6 +144,10 @@ def _good_server(random: Random, service: ServiceAddress, host: str, forward: st
     return Server(ServerAddress.of(host, port), forward, random.randint(1, 3), tunnel=tunnel)
 
 
+def _vips(families: tuple[int, ...]) -> tuple[str, ...]:
+    return tuple(f"{vip}/{32 if family == INET else 128}" for family in families for vip in VIPS[family])
+
+
 def _devices(random: Random, families: tuple[int, ...]) -> tuple[Device, ...]:
     def addresses(number: int) -> tuple[str, ...]:
         return tuple(
@@ -148,7 +157,7 @@ def _devices(random: Random, families: tuple[int, ...]) -> tuple[Device, ...]:
     def mtu() -> int:
         return random.choice((1500, 1500, 1500, 1280, 9000, 65535) if INET6 in families else (1500, 1500, 576, 100, 68))
 
-    vips = tuple(f"{vip}/{32 if family == INET else 128}" for family in families for vip in VIPS[family])
+    vips = _vips(families)
     if INET6 in families and random.random() < 0.4:
         vips += ("fe80::1/64",)
     on_lo = random.random() < 0.2

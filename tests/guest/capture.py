@@ -1,16 +1,22 @@
 """A capture of every device of a namespace, both ways: `python -m tests.guest.capture OUT.pcapng`, until SIGTERM.
 
 Packets are taken by AF_PACKET from the IP header on; the socket's packet type tells what was sent and what came in, and
-one socket for all devices keeps the order in which the kernel handled them.
+one socket for all devices keeps the order in which the kernel handled them. They are copied into a ring at once: a
+packet that waits in a socket's queue shares its bytes with the one that goes on, and when fragments leave the kernel
+writes their new headers into both.
 """
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
+import mmap
+import select
 import signal
 import socket
 import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from ipvsctl.formats.pcapng import Writer
@@ -19,10 +25,15 @@ _SIOCETHTOOL = 0x8946
 _ETHTOOL_SET = {"rx checksums": 0x15, "tx checksums": 0x17, "tso": 0x1F, "gso": 0x24, "gro": 0x2C}
 _ETH_P_ALL = 3
 _IP = (0x0800, 0x86DD)
-_SOL_PACKET, _PACKET_STATISTICS = 263, 6
-_SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 33, 35
 _OTHER_HOST, _OUTGOING = 3, 4
-_BUFFER = 64 << 20
+
+# include/uapi/linux/if_packet.h
+_SOL_PACKET, _RX_RING, _STATISTICS, _VERSION = 263, 5, 6, 10
+_TPACKET_V2 = 1
+_FRAME, _FRAMES, _BLOCK = 2048, 16384, 1 << 16
+_HEADER = struct.Struct("=IIIHHII8xxxHiHB")
+"""tpacket2_hdr (status, lengths on the wire and here, offsets, seconds, nanoseconds) and sockaddr_ll behind it."""
+_KERNEL, _USER = 0, 1
 
 
 def whole_packets() -> None:
@@ -31,22 +42,16 @@ def whole_packets() -> None:
     On veth a sender leaves checksums to the hardware that is not there, and segments to be cut that nobody cuts.
     """
     with socket.socket() as handle:
-        for name in _devices():
+        for name in _devices().values():
             for command in _ETHTOOL_SET.values():
-                value = bytearray(struct.pack("=II", command, 0))
-                pointer = struct.pack("16sP", name.encode(), _address(value))
-                fcntl.ioctl(handle, _SIOCETHTOOL, pointer + bytes(16))
+                value = ctypes.create_string_buffer(struct.pack("=II", command, 0))
+                request = struct.pack("16sP16x", name.encode(), ctypes.addressof(value))
+                fcntl.ioctl(handle, _SIOCETHTOOL, request)
 
 
-def _devices() -> list[str]:
+def _devices() -> dict[int, str]:
     """The lab's devices; beside them there are lo and what tunnel modules bring."""
-    return [name for _, name in socket.if_nameindex() if name.startswith("eth")]
-
-
-def _address(value: bytearray) -> int:
-    import ctypes
-
-    return ctypes.addressof((ctypes.c_char * len(value)).from_buffer(value))
+    return {index: name for index, name in socket.if_nameindex() if name.startswith("eth")}
 
 
 def capture(path: Path) -> int:
@@ -55,29 +60,44 @@ def capture(path: Path) -> int:
     signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
     everything = socket.htons(_ETH_P_ALL)
     with path.open("wb") as file, socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, everything) as handle:
-        handle.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-        handle.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-        handle.settimeout(0.1)
-        writer = Writer(file, _devices())
-        print("ready", flush=True)
-        while True:
-            last = bool(ended)
-            try:
-                while True:
-                    _take(handle, writer)
-            except TimeoutError:
+        handle.setsockopt(_SOL_PACKET, _VERSION, _TPACKET_V2)
+        size = _FRAME * _FRAMES
+        handle.setsockopt(_SOL_PACKET, _RX_RING, struct.pack("=IIII", _BLOCK, size // _BLOCK, _FRAME, _FRAMES))
+        with mmap.mmap(handle.fileno(), size) as ring:
+            devices = _devices()
+            writer = Writer(file, devices.values())
+            print("ready", flush=True)
+            number = 0
+            while True:
+                last = bool(ended)
+                select.select([handle], [], [], 0.1)
+                for packet in _packets(ring, number):
+                    number += 1
+                    _write(writer, devices, packet)
                 if last:
                     break
-        _, lost = struct.unpack("=II", handle.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
+        _, lost = struct.unpack("=II", handle.getsockopt(_SOL_PACKET, _STATISTICS, 8))
     return int(lost)
 
 
-def _take(handle: socket.socket, writer: Writer) -> None:
-    data, ancillary, _, (device, protocol, kind, *_) = handle.recvmsg(65536, 64)
-    if device == "lo" or protocol not in _IP or kind == _OTHER_HOST:
+def _packets(ring: mmap.mmap, number: int) -> Iterator[bytes]:
+    """The frames that the kernel has filled, from the one of that number on; each is given back."""
+    while True:
+        at = number % _FRAMES * _FRAME
+        if not struct.unpack_from("=I", ring, at)[0] & _USER:
+            return
+        yield ring[at : at + _FRAME]
+        struct.pack_into("=I", ring, at, _KERNEL)
+        number += 1
+
+
+def _write(writer: Writer, devices: dict[int, str], frame: bytes) -> None:
+    _, length, size, _, at, seconds, nanoseconds, protocol, index, _, kind = _HEADER.unpack_from(frame)
+    if index not in devices or socket.ntohs(protocol) not in _IP or kind == _OTHER_HOST:
         return
-    seconds, nanoseconds = struct.unpack("=qq", ancillary[0][2])
-    writer.write(seconds * 10**9 + nanoseconds, data, device, outgoing=kind == _OUTGOING)
+    assert length == size, "a packet does not fit in the ring's frames"
+    time = seconds * 10**9 + nanoseconds
+    writer.write(time, frame[at : at + size], devices[index], outgoing=kind == _OUTGOING)
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def test_a_conversation_ends_as_the_real_one_does(lab: Lab) -> None:
             chain = dropped["steps"][-1]["rule"]["chain"]
             number = dropped["steps"][-1]["rule"]["number"]
             before = counters(lab, chain)
-            assert lab.fetch("--connect-timeout", "3", *options).status != 0, mode
+            assert lab.fetch("--max-time", "3", *options).status != 0, mode
             after = counters(lab, chain)
             counted = [index for index, pair in enumerate(zip(before, after, strict=True), 1) if pair[0] != pair[1]]
             assert number in counted, (mode, chain, number, before, after)

@@ -69,10 +69,12 @@ class Tables:
 
     def saved(self) -> tuple[SavedTable, ...]:
         """The tables with what was counted, in the order in which iptables-save prints them: last loaded first."""
+        self.engine.flows.settle()
         return tuple(_saved(table) for table in reversed(self._tables.values()))
 
     def zero(self) -> None:
         """Set all counters to zero."""
+        self.engine.flows.settle()
         for table in self._tables.values():
             for chain in table.chains.values():
                 chain.packets = chain.bytes = 0

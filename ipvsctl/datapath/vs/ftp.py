@@ -121,7 +121,7 @@ class Ftp:
         if entry is not None and self._engine.nat.mangle_tcp(skb, entry, place.start, place.end - place.start, text):
             self._note(
                 f"ftp: the server opens {endpoint(server, place.port)}; the client is told "
-                f"{endpoint(data.vaddr, data.vport)}, and its data connection expected from any port"
+                f"{endpoint(data.vaddr, data.vport)} instead"
             )
             self._nfct.expect_related(entry, data)
             done = True

@@ -127,19 +127,23 @@ class Ipvs:
 
     def set_timeouts(self, timeouts: Timeouts) -> None:
         """Timeouts of states, in seconds; 0 leaves one as it is."""
+        self.engine.flows.clear()
         self.conns.states.set_timeouts(timeouts)
 
     def add_service(self, service: Service) -> None:
         """Add a service; the first of its family brings the hook functions."""
+        self.engine.flows.clear()
         self.services.add(service)
         self._count_services(service.address.family, 1)
 
     def edit_service(self, service: Service) -> None:
         """Replace a service's settings; raises KeyError for one that is not there, as all that follow do."""
+        self.engine.flows.clear()
         self.services.edit(service)
 
     def delete_service(self, address: ServiceAddress) -> None:
         """Delete a service with its servers; the last of its family takes the hook functions along."""
+        self.engine.flows.clear()
         self.services.delete(address)
         self._count_services(address.family, -1)
 
@@ -151,18 +155,22 @@ class Ipvs:
 
     def add_server(self, address: ServiceAddress, server: Server) -> None:
         """Add a server to a service."""
-        self.services.add_server(address, server)
+        self.engine.flows.clear()
+        self.transmit.ways.forget_server(self.services.add_server(address, server))
 
     def edit_server(self, address: ServiceAddress, server: Server) -> None:
         """Replace a server's settings."""
-        self.services.edit_server(address, server)
+        self.engine.flows.clear()
+        self.transmit.ways.forget_server(self.services.edit_server(address, server))
 
     def delete_server(self, address: ServiceAddress, server: ServerAddress) -> None:
         """Take a server out of its service."""
+        self.engine.flows.clear()
         self.services.delete_server(address, server)
 
     def zero(self, address: ServiceAddress | None) -> None:
         """Set counters to 0: of a service, or of all."""
+        self.engine.flows.settle()
         self.services.zero(address)
 
     def apply(self, change: IpvsChange) -> None:
@@ -184,12 +192,14 @@ class Ipvs:
         elif isinstance(change, SetTimeouts):
             self.set_timeouts(change.timeouts)
         elif isinstance(change, StartDaemon | StopDaemon) and change.daemon.role == "backup":
+            self.engine.flows.clear()
             self.backup = isinstance(change, StartDaemon)
 
     # -- what there is ------------------------------------------------------------------------------------------------
 
     def report(self) -> list[ServiceStatus]:
         """The services with their servers and counters."""
+        self.engine.flows.settle()
         return self.services.report()
 
     def connections(self) -> list[Connection]:

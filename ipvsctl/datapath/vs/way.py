@@ -29,16 +29,17 @@ MIN_PMTU, MTU_EXPIRES = 552, 600.0
 
 
 class _Kept:
-    """A server's route (struct ip_vs_dest_dst). `learned`: it was looked up when a path MTU was known already.
+    """A server's route (struct ip_vs_dest_dst), `known_hop` as the packet asked that it was looked up for.
 
-    What is learned later changes such a route where it is kept. One that was kept before is looked up anew, but not
-    until the next packet for the server (update_or_create_fnhe).
+    `learned`: a path MTU was known already. What is learned later changes such a route where it is kept. One that was
+    kept before is looked up anew, but not until the next packet for the server (update_or_create_fnhe).
     """
 
-    __slots__ = ("dst", "expires", "learned")
+    __slots__ = ("dst", "expires", "known_hop", "learned")
 
-    def __init__(self, dst: Dst, learned: bool, expires: float) -> None:
+    def __init__(self, dst: Dst, known_hop: bool, learned: bool, expires: float) -> None:
         self.dst = dst
+        self.known_hop = known_hop
         self.learned = learned
         self.expires = expires
 
@@ -50,37 +51,42 @@ class Ways:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._cache: dict[tuple[Dest, bool], _Kept] = {}
+        self._cache: dict[Dest, _Kept] = {}
         self._pmtu: dict[bytes, tuple[int, float]] = {}
 
     def forget(self) -> None:
         """Routes have changed."""
         self._cache.clear()
 
+    def forget_server(self, dest: Dest) -> None:
+        """A server was edited, or came back (__ip_vs_update_dest)."""
+        self._cache.pop(dest, None)
+
     def to(self, dest: Dest | None, address: bytes, known_hop: bool = False) -> Dst | None:
         """The route to a server; None when there is none.
 
-        `known_hop` (IP_VS_RT_MODE_KNOWN_NH, for dr): the server is the next hop, whatever the packet's destination.
+        `known_hop` (IP_VS_RT_MODE_KNOWN_NH, for dr): the server is the next hop, whatever the packet's destination. A
+        server that was edited from nat to dr has connections of both kinds, and all go the way of the first packet: by
+        a route without a hop packets of dr go to their own destination on the link, as the kernel's do.
         """
         if dest is None:
             return self._look_up(address, known_hop)
-        key = (dest, known_hop)
-        kept = self._cache.get(key)
+        kept = self._cache.get(dest)
         if kept is not None and kept.expires > self._engine.now and (kept.learned or dest.address not in self._pmtu):
             return kept.dst
         dst = self._look_up(dest.address, known_hop)
         if dst is None:
-            self._cache.pop(key, None)
+            self._cache.pop(dest, None)
             return None
         if len(self._cache) >= _CACHE:
             self._cache.clear()
         known = self._pmtu.get(dest.address)
-        self._cache[key] = _Kept(dst, known is not None, known[1] if known is not None else float("inf"))
+        self._cache[dest] = _Kept(dst, known_hop, known is not None, known[1] if known is not None else float("inf"))
         return dst
 
     def kept_mtu(self, dest: Dest | None) -> int:
         """The MTU of the route that is kept for a server, stale or not; 0 when none is."""
-        kept = None if dest is None else self._cache.get((dest, False))
+        kept = None if dest is None else self._cache.get(dest)
         return kept.dst.mtu if kept is not None else 0
 
     def _look_up(self, address: bytes, known_hop: bool) -> Dst | None:
@@ -111,12 +117,14 @@ class Ways:
             return
         if mtu < MIN_PMTU:
             mtu = min(dst.mtu, MIN_PMTU)
+        if mtu < dst.mtu:
+            self._engine.flows.clear()
         if len(self._pmtu) >= _CACHE:
             self._pmtu.clear()
         self._pmtu[address] = mtu, self._engine.now + MTU_EXPIRES
-        for (dest, known_hop), kept in self._cache.items():
+        for dest, kept in self._cache.items():
             if dest.address == address and kept.learned:
-                kept.dst, kept.expires = self._look_up(address, known_hop) or dst, self._engine.now + MTU_EXPIRES
+                kept.dst, kept.expires = self._look_up(address, kept.known_hop) or dst, self._engine.now + MTU_EXPIRES
 
     def crosses(self, skb: Skb, local: bool, redirects: bool, allows_local: bool = True) -> Verdict:
         """crosses_local_route_boundary: a reason when the packet must not go there.
