@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 _WORDS = {"forward": "forwarded", "local": "delivered", "drop": "dropped", "wait": "waiting fragments", "lost": "lost"}
 """Verdicts, and what the summary calls them."""
+
+_LONG = re.compile(r'"(?:[^"\\]|\\.){65,}"|[0-9a-f]{65,}')
+_KEPT = 40
+"""Characters of a long payload on a line for people."""
 
 
 class Teller:
@@ -38,7 +43,7 @@ class Teller:
         left = Counter(each.device for each in told.outputs)
         number = str(told.number or "-")
         line = f"{number:>7}  {told.time:12.6f}  {told.device:{self.width}}  {told.verdict:7}  "
-        line += describe(told.packet) if told.number else "a timer ran out"
+        line += _short(told.packet) if told.number else "a timer ran out"
         if told.reason is not None:
             line += f": {told.reason.value}"
         if left:
@@ -46,7 +51,7 @@ class Teller:
         self._write(line)
         if self.env.verbose:
             for each in told.outputs:
-                self._write(f"{'':25}{each.device}: {describe(each.packet)}")
+                self._write(f"{'':25}{each.device}: {_short(each.packet)}")
 
     def summary(self, *, complete: bool) -> None:
         """What became of all packets; `complete`: it is the whole capture."""
@@ -106,6 +111,11 @@ class Teller:
             self.env.error(text)
         else:
             self.env.write(text)
+
+
+def _short(packet: bytes) -> str:
+    """A packet on a line of bearable length."""
+    return _LONG.sub(lambda found: f"{found[0][:_KEPT]}...", describe(packet))
 
 
 def _named(reason: Reason) -> str:

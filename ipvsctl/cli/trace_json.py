@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ipvsctl.datapath.trace import Rule, Step
 
 _LOCAL = (Reason.NO_LISTENER, Reason.LOCAL_PROTOCOL)
-_RULES = {Reason.RULE: "drops", Reason.REJECT: "rejects", Reason.POLICY: "drops"}
+RULES = {Reason.RULE: "drops", Reason.REJECT: "rejects", Reason.POLICY: "drops"}
 
 
 def words_of(walk: Walk) -> list[str]:
@@ -43,7 +43,7 @@ def _words(walk: Walk) -> list[str]:
 
 def deciding_rule(walk: Walk) -> Rule | None:
     """The rule or policy that drops or rejects the packet."""
-    step = next((step for step in walk.steps if step.verdict in _RULES and not step.answer and step.rules), None)
+    step = next((step for step in walk.steps if step.verdict in RULES and not step.answer and step.rules), None)
     return step.rules[-1] if step else None
 
 
@@ -52,10 +52,10 @@ def sentence(walk: Walk) -> str:
     reason = walk.verdict
     if not isinstance(reason, Reason):
         return ""
-    rule = deciding_rule(walk) if reason in _RULES else None
+    rule = deciding_rule(walk) if reason in RULES else None
     if rule is not None:
         what = f"rule {rule.number}" if rule.number else "the policy"
-        return f"{what} of chain {rule.chain} (table {rule.table}) {_RULES[reason]} it"
+        return f"{what} of chain {rule.chain} (table {rule.table}) {RULES[reason]} it"
     if reason is Reason.NO_LISTENER:
         return "for the host itself, which answers so when no program listens there"
     if reason is Reason.LOCAL_PROTOCOL:

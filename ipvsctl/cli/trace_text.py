@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ipvsctl.cli.environment import Environment
 from ipvsctl.cli.output import count, print_lines, table
-from ipvsctl.cli.trace_json import sentence, state_on_entry, words_of
+from ipvsctl.cli.trace_json import RULES, sentence, state_on_entry, words_of
 from ipvsctl.datapath.explain import explain
 from ipvsctl.datapath.skb import Broken, Skb
 from ipvsctl.datapath.verdict import Reason
@@ -105,7 +105,7 @@ def _let_pass(walk: Walk) -> str:
         if step.answer or not step.rules:
             continue
         rule = step.rules[-1]
-        if isinstance(step.verdict, Reason) and step.verdict is not Reason.STOLEN:
+        if step.verdict in RULES:
             return _place(rule)
         if step.function == "filter" and step.hook in ("INPUT", "FORWARD"):
             found = _place(rule)
@@ -120,9 +120,9 @@ def _place(rule: Rule) -> str:
 
 
 def _full(env: Environment, engine: Engine, walk: Walk, before: str = "") -> Iterator[Line]:
-    title = f"{before}{walk.title}"
-    if ": " in walk.title:
-        title += f": {describe(walk.packet)}"
+    title, packet = f"{before}{walk.title}", describe(walk.packet)
+    if walk.title != packet:
+        title += f": {packet}"
     yield [(title, "bold"), (f"  in {walk.device}" if walk.device else "  from this host", "")]
     if walk.verdict == "direct":
         yield [("  it goes past the director", "")]
@@ -151,14 +151,13 @@ def _rows(engine: Engine, walk: Walk, everything: bool) -> Iterator[_Row]:
     """The steps, as far as they are worth a line."""
     chains = _chains(engine, walk)
     tracked = announced = False
-    hook = ""
     for place, group in groupby(walk.steps, key=lambda step: (step.hook, step.answer)):
         steps = list(group)
         shown = []
         for step in steps:
             first = not tracked and step.function.startswith("nf_conntrack") and not step.answer
             tracked = tracked or first or (bool(step.hook) and step.state != "INVALID" and not step.answer)
-            details = list(_details(step, chains, everything, hook))
+            details = list(_details(step, chains, everything))
             if details or everything or first:
                 state = step.state if tracked else ""
                 priority = f" {step.priority}" if everything and step.hook and abs(step.priority) < 2**30 else ""
@@ -171,10 +170,9 @@ def _rows(engine: Engine, walk: Walk, everything: bool) -> Iterator[_Row]:
         if not place[0]:
             yield from (row for row in shown if row.details)
             continue
-        hook = place[0]
         if not shown and not step.answer:
             names = ", ".join(dict.fromkeys(step.function for step in steps))
-            yield _Row(hook, "", "", [(f"({names})", "dim")])
+            yield _Row(place[0], "", "", [(f"({names})", "dim")])
         for index, row in enumerate(shown):
             yield row if not index else row._replace(hook="")
 
@@ -198,17 +196,18 @@ def _chains(engine: Engine, walk: Walk) -> dict[tuple[str, str], int]:
     }
 
 
-def _details(step: Step, chains: dict[tuple[str, str], int], everything: bool, hook: str) -> Iterator[Span]:
-    """What a step did, the most telling first."""
-    drops = isinstance(step.verdict, Reason) and step.verdict is not Reason.STOLEN
+def _details(step: Step, chains: dict[tuple[str, str], int], everything: bool) -> Iterator[Span]:
+    """What a step did."""
+    drops = step.verdict not in (None, Reason.STOLEN)
     if step.answer and not drops and not everything:
         return
     drop = "REJECT" if step.verdict is Reason.REJECT else "DROP"
+    by_rule = bool(step.rules) and step.verdict in RULES
     for rule in step.rules:
-        last = rule is step.rules[-1]
-        if everything or (drops and last) or not _is_usual(rule, chains):
+        decides = by_rule and rule is step.rules[-1]
+        if everything or decides or not _is_usual(rule, chains):
             text = f"{_place(rule)}{': ' if rule.number else ' '}{rule.text}"
-            yield (f"{drop} {text}", "red") if drops and last else (text, "")
+            yield (f"{drop} {text}", "red") if decides else (text, "")
     said = ""
     for note in step.notes:
         if (note in step.minor or _is_end(step)) and not everything:
@@ -218,8 +217,8 @@ def _details(step: Step, chains: dict[tuple[str, str], int], everything: bool, h
     now = step.packet.get("text", "")
     if now and now != step.before and now not in said:
         yield f"now {now}", ""
-    if drops and not step.rules:
-        yield f"{drop} {step.verdict.value if isinstance(step.verdict, Reason) else ''}", "red"
+    if step.verdict is not None and drops and not by_rule:
+        yield f"{drop} {step.verdict.value}", "red"
 
 
 def _is_usual(rule: Rule, chains: dict[tuple[str, str], int]) -> bool:

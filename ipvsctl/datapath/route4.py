@@ -16,6 +16,8 @@ ZERO = bytes(4)
 EVERYONE = b"\xff\xff\xff\xff"
 ALL_HOSTS = b"\xe0\0\0\1"
 _KINDS = frozenset({"unicast", "local", "broadcast"})
+_PATHS = 65536
+"""Hosts whose path MTU is remembered."""
 
 
 class Routing4:
@@ -28,6 +30,19 @@ class Routing4:
         self.custom_local = False
         self._own = {each.value: interface.name for interface in interfaces.values() for each in interface.addresses4}
         self._broadcast = Dst("broadcast", "lo", input=True)
+        self._path_mtu: dict[bytes, tuple[int, bool, float]] = {}
+
+    def learn_path_mtu(self, destination: bytes, mtu: int, locked: bool, expires: float) -> None:
+        """update_or_create_fnhe: packets to a host may have `mtu` bytes; if `locked`, forwarded ones no more either."""
+        if len(self._path_mtu) >= _PATHS:
+            self._path_mtu.clear()
+        self._path_mtu[destination] = mtu, locked, expires
+
+    def _narrowed(self, way: Dst, destination: bytes) -> Dst:
+        mtu, locked, expires = self._path_mtu.get(destination, (way.mtu, False, 0.0))
+        if mtu >= way.mtu or expires <= self.engine.now or (way.input and not locked):
+            return way
+        return Dst(way.kind, way.device, way.gateway, mtu, way.source, way.input, way.prefix)
 
     # -- addresses ----------------------------------------------------------------------------------------------------
 
@@ -81,7 +96,7 @@ class Routing4:
                 return near
             if near and hop.device == interface.name and interface.redirects:
                 skb.redirect = interface.shared_media or _same_link(interface, source, hop.gateway)
-            return hop.way_in
+            return self._narrowed(hop.way_in, destination) if self._path_mtu else hop.way_in
         if kind == "local":
             near = self.validate(skb, interface, destination, "")
             return near if near.__class__ is Reason else hop.way_in
@@ -195,6 +210,8 @@ class Routing4:
             chosen = destination if hop.kind == "local" else select4(self.interfaces, hop.device, b"", hop.scope)
         if chosen != way.source:
             way = Dst(way.kind, way.device, way.gateway, way.mtu, chosen, False, way.prefix)
+        if self._path_mtu:
+            way = self._narrowed(way, destination)
         return self._finish(way, destination, chosen)
 
     def _finish(self, way: Dst, destination: bytes, source: bytes) -> Dst | Reason:

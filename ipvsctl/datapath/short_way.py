@@ -127,7 +127,7 @@ class ShortWay(ABC):
             expires = now + flows.unacknowledged
         else:
             expires = now + flows.established
-        if expires < entry.expires and entry.slot > expires * SLOTS + 1:
+        if expires < entry.expires and entry.slot > expires * SLOTS + 2:
             entry.expires = expires
             self.timers.watch(entry)
         else:

@@ -42,7 +42,8 @@ class Timers:
 
     def watch(self, owner: Owner) -> None:
         """See that `owner.on_timer` is called after `owner.expires`; cheap when it is watched early enough already."""
-        slot = int(owner.expires * SLOTS) + 1
+        # One more than the slot in which it ends, and another one for what should have ended before the clock began.
+        slot = int(owner.expires * SLOTS + 1) + 1
         if owner.slot:
             if owner.slot <= slot:
                 return
@@ -52,8 +53,8 @@ class Timers:
         if owners is None:
             owners = self._slots[slot] = {}
             heappush(self._order, slot)
-            if slot < self.due * SLOTS:
-                self.due = slot / SLOTS
+            if slot - 1 < self.due * SLOTS:
+                self.due = (slot - 1) / SLOTS
         owners[owner] = None
 
     def forget(self, owner: Owner) -> None:
@@ -66,7 +67,7 @@ class Timers:
         """Call the owners whose time has come; whether some are left because the budget is used up."""
         if now < self.due:
             return False
-        last = int(now * SLOTS)
+        last = int(now * SLOTS) + 1
         while self._order and self._order[0] <= last:
             owners = self._slots[self._order[0]]
             while owners:
@@ -80,7 +81,7 @@ class Timers:
                 else:
                     owner.on_timer(now)
             del self._slots[heappop(self._order)]
-        self.due = self._order[0] / SLOTS if self._order else inf
+        self.due = (self._order[0] - 1) / SLOTS if self._order else inf
         return False
 
     def poll_at(self) -> float | None:

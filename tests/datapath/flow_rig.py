@@ -39,7 +39,8 @@ STABLE = {
     ("mangle", "FORWARD"): ("-i eth1 -o eth0 -j one", "-m conntrack --ctdir REPLY", ""),
     ("mangle", "POSTROUTING"): ("-p tcp -m tcp --sport 80", "-s 10.9.0.0/16 -j LOG"),
     ("filter", "INPUT"): (
-        "-m state --state RELATED,ESTABLISHED -j ACCEPT", f"-d {VIRTUAL}/32 -p tcp -m multiport --dports 21,80 -j ACCEPT",
+        "-m state --state RELATED,ESTABLISHED -j ACCEPT",
+        f"-d {VIRTUAL}/32 -p tcp -m multiport --dports 21,80 -j ACCEPT",
         f"-d {OTHER}/32 -p tcp -j two", "-m state --state INVALID -j DROP", "",
     ),
     ("filter", "FORWARD"): (
@@ -92,12 +93,13 @@ LONGER = {
 
 def tables(random: Random, calm: bool) -> tuple[SavedTable, ...]:
     """Random rules; calm ones are stable."""
+    unstable = 0.0 if calm else random.choice((0.0, 0.0, 0.02, 0.1))
     text = ""
     for name in ("raw", "mangle", "nat", "filter"):
         if random.random() < (0.2 if name == "nat" else 0.1 if name == "filter" else 0.6):
             continue
         text += f"*{name}\n:one - [0:0]\n:two - [0:0]\n-A one -p tcp -j RETURN\n-A two -p tcp -g one\n"
-        for rules, chance in ((STABLE, 0.6), (UNSTABLE, 0.0 if calm else 0.12)):
+        for rules, chance in ((STABLE, 0.6), (UNSTABLE, unstable)):
             for (table, chain), lines in rules.items():
                 for line in lines:
                     if table == name and random.random() < chance:
@@ -108,7 +110,7 @@ def tables(random: Random, calm: bool) -> tuple[SavedTable, ...]:
 
 def server(random: Random, address: str, port: int) -> Server:
     """A server with random settings, mostly by nat."""
-    forward = random.choice(("nat", "nat", "nat", "nat", "nat", "dr", "tun"))
+    forward = random.choice((*("nat",) * 9, "dr", "tun"))
     upper = random.choice((0, 0, 0, 3))
     return Server(ServerAddress.of(address, port), forward, random.choice((1, 1, 2, 0)), upper)
 
@@ -282,7 +284,7 @@ class Round:
     # -- steps --------------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """A client opens a connection; now and then with the address and port of an older one, or of another service's."""
+        """A client opens a connection; now and then with the address and port of an older one."""
         self.numbers += 1
         talk = Talk(self.random, self.numbers)
         old = self.random.choice(self.talks) if self.talks else talk
@@ -319,7 +321,9 @@ class Round:
 
     def wait(self) -> None:
         """Time passes, with polls or without."""
-        self.now += self.random.choice((0.3, 0.3, 2.0, 2.0, 2.0, 5.0, 31.0, 61.0, self.random.choice((130.0, 310.0, 950.0))))
+        self.now += self.random.choice(
+            (0.3, 0.3, 0.3, 2.0, 2.0, 2.0, 2.0, 5.0, 5.0, 31.0, 31.0, 61.0, 130.0, 310.0, 950.0)
+        )
         if self.random.random() < 0.7:
             self.poll()
 
@@ -369,7 +373,8 @@ class Round:
             flags, odd = {
                 "fin": (FIN | ACK, {}), "rst": (RST, {"ack": 0}), "rst ack": (RST | ACK, {}),
                 "syn": (SYN, {}), "syn ack": (SYN | ACK, {}), "urg": (ACK | URG, {}), "ece": (ACK | ODD, {}),
-                "none": (0, {}), "zero": (ACK, {"window": 0}), "ahead": (ACK, {"seq": one.seq + random.choice((1, 70000))}),
+                "none": (0, {}), "zero": (ACK, {"window": 0}),
+                "ahead": (ACK, {"seq": one.seq + random.choice((1, 70000))}),
                 "behind": (ACK, {"seq": one.seq - random.choice((1, 100, 70000))}),
                 "half": (ACK, {"seq": one.seq + 2**31}), "future ack": (ACK, {"ack": other.seq + 5}),
                 "old ack": (ACK, {"ack": other.seq - random.choice((1, 3000, 66000, 66001, 90000))}),

@@ -51,6 +51,7 @@ class Host:
         self.sent: list[Skb] = []
         self.errors: list[tuple[Skb, int, int, int]] = []
         self.ended: list[Skb] = []
+        self.learned: list[tuple[object, ...]] = []
         self.rerouted: list[Skb] = []
         self.killed: list[Entry] = []
         self.altered: list[bytes] = []
@@ -64,6 +65,7 @@ class Host:
         self.routing = SimpleNamespace(
             output=self._output, select_source=lambda device, destination: packed(OWN),
             address_type=lambda family, address: "local" if address in _LOCAL else "unicast",
+            four=SimpleNamespace(learn_path_mtu=lambda *told: self.learned.append(told)),
         )  # fmt: skip
         self.ip = SimpleNamespace(
             icmp_error=lambda skb, kind, code, info=0: self.errors.append((skb, kind, code, info)),

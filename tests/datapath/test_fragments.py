@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipvsctl.datapath.engine import Engine
+from ipvsctl.datapath.fragment_queue import Whole
 from ipvsctl.datapath.fragments import CONNTRACK_IN, LOCAL_DELIVER, VS_IN, Fragments
 from ipvsctl.datapath.skb import Broken, Skb
 from ipvsctl.datapath.timers import Timers
@@ -564,3 +565,15 @@ def test_as_the_kernel_tells_of_a_timeout() -> None:
         ("r0", 896, "030162ee00000000")
     ]
     assert engine.drops[Reason.FRAGMENT_TIMEOUT] == 2
+
+
+def tcp_pieces(*sizes: int) -> list[int]:
+    """What leaves of a TCP packet that came in pieces of these sizes: the payload of each piece."""
+    header = ipv4.build(packed("10.0.0.1"), packed("10.0.0.2"), 6, bytes(sum(sizes)))
+    return [len(piece) - 20 for piece in Fragments.split(Whole(header, list(sizes)), 820 + 20, INET)]
+
+
+def test_a_tcp_header_in_two_pieces_is_put_together() -> None:
+    """tcp_v4_early_demux pulls it out of them, and ip_do_fragment cuts the packet anew."""
+    assert tcp_pieces(24, 776, 820) == [24, 776, 820]
+    assert tcp_pieces(16, 784, 820) == [816, 804]

@@ -152,6 +152,14 @@ def test_expire_now_counts_until_the_packet_is_done_with() -> None:
     assert dest.active == 0 and not conn.flags & HASHED
 
 
+def test_expire_now_is_at_once_when_the_clock_has_just_begun() -> None:
+    bench, (dest,) = web()
+    bench.engine.now = 0.04
+    bench.conns.expire_now(opened(bench))
+    bench.engine.timers.poll(bench.engine.now)
+    assert dest.active == 0
+
+
 def test_one_packet_connections_are_not_kept() -> None:
     bench = Bench()
     (dest,) = bench.add(DNS, ("10.0.0.1", 1, "nat"), flags=("ops",))

@@ -220,7 +220,15 @@ def test_the_estimator_ticks_every_two_seconds_and_can_be_stopped() -> None:
     bench.write("run_estimation", 0)
     estimator.poll(104.0)
     assert read(bench.services.total).cps == 125
+    (service,) = bench.services.all()
+    service.stats.connections = 7
+    assert bench.services.report()[0].stats == Stats()
+    service.stats.rates = None
+    tick(service.stats)
+    service.stats.connections = 9
+    assert bench.services.report()[0].stats.connections == 7
     bench.write("run_estimation", 1)
+    assert bench.services.report()[0].stats.connections == 9
     estimator.poll(1e6)
     assert read(bench.services.total).cps == 0
     assert estimator.poll_at() == 1e6 + 2

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from random import Random
 
 from ipvsctl.datapath.engine import Engine
+from ipvsctl.datapath.explain import explain
 from ipvsctl.datapath.flows import Output
+from ipvsctl.datapath.session import Walk
 from ipvsctl.datapath.trace import Tracer
 from ipvsctl.datapath.verdict import Reason
 from ipvsctl.errors import UsageError
@@ -26,7 +28,7 @@ from tests.fuzz.traffic import Event, Traffic
 from tests.fuzz.worlds import world
 
 BATCH = 250
-"""Events between two looks into the tables."""
+"""Events between two looks into the tables; more in long rounds."""
 
 _ENOUGH = 5
 """Complaints of a round after which it ends."""
@@ -76,11 +78,15 @@ class Twin:
             self.engine.flows.enabled = False
 
     def act(self, event: Event) -> list[Output]:
-        """Do what the other did."""
-        if self.kind == "traced" and self.share.random() < 0.7:
-            self.engine.tracer = Tracer()
-        found = act(self.engine, event)
-        self.engine.tracer = None
+        """Do what the other did; of what a trace says an explanation is asked as well."""
+        engine = self.engine
+        if self.kind != "traced" or self.share.random() < 0.3:
+            return act(engine, event)
+        engine.tracer = tracer = Tracer()
+        found = act(engine, event)
+        engine.tracer = None
+        if event.kind == "in":
+            explain(engine, Walk("", event.packet, event.device, engine.verdict, tracer.steps, found))
         return found
 
 
@@ -135,11 +141,12 @@ class Round:
 
     def run(self, packets: int) -> Tally:
         """So many packets, then the end of all time."""
+        batch = max(BATCH, packets // 20)
         while self.tally.packets < packets and len(self.tally.findings) < _ENOUGH:
             event = self.traffic.event()
             if not self._happens(event):
                 return self.tally
-            if self.tally.events % BATCH == 0:
+            if self.tally.events % batch == 0:
                 self._look()
         self._look()
         if not self.tally.findings:
@@ -202,6 +209,11 @@ class Round:
     def _look(self) -> None:
         if self.tally.findings:
             return
+        try:
+            list(_listed(self.engine))
+        except Exception:
+            self._complain("an exception in a listing", traceback.format_exc())
+            return
         for complaint in self.bounds.broken():
             self._complain(complaint)
         if self.twin is not None:
@@ -211,14 +223,8 @@ class Round:
 
     def _both(self) -> Iterator[tuple[str, list[object], list[object]]]:
         assert self.twin is not None
-        for engine in (self.engine, self.twin.engine):
-            engine.flows.settle()
-        one, two = self.engine, self.twin.engine
-        yield "drops", sorted((r.name, n) for r, n in one.drops.items()), sorted((r.name, n) for r, n in two.drops.items())
-        yield "conntrack entries", list(one.ct.report()), list(two.ct.report())
-        yield "connections", list(one.vs.connections()), list(two.vs.connections())
-        yield "services", list(one.vs.report()), list(two.vs.report())
-        yield "tables", list(one.tables.saved()), list(two.tables.saved())
+        for (name, mine), (_, other) in zip(_listed(self.engine), _listed(self.twin.engine), strict=True):
+            yield name, mine, other
 
     def _end(self) -> None:
         """Time passes until nothing can be left, and nothing is."""
@@ -238,6 +244,15 @@ class Round:
             self._complain(complaint)
         for complaint in self.bounds.left():
             self._complain(complaint)
+
+
+def _listed(engine: Engine) -> Iterator[tuple[str, list[object]]]:
+    """Everything that an engine tells of itself."""
+    yield "drops", sorted((reason.name, count) for reason, count in engine.drops.items())
+    yield "conntrack entries", list(engine.ct.report())
+    yield "connections", list(engine.vs.connections())
+    yield "services", list(engine.vs.report())
+    yield "tables", list(engine.tables.saved())
 
 
 def _difference(mine: list[object], other: list[object]) -> str:

@@ -30,9 +30,10 @@ _OPTIONS6 = (b"\x01\x04\0\0\0\0", b"\x05\x02\0\0\x01\0", b"\xc2\x04\0\1\0\0", b"
 class Packets:
     """Makes packets for a family, or of both."""
 
-    def __init__(self, random: Random, families: tuple[int, ...]) -> None:
+    def __init__(self, random: Random, families: tuple[int, ...], flood: bool = False) -> None:
         self.random = random
         self.families = families
+        self.flood = flood
         self._identification = 0
 
     # -- parts --------------------------------------------------------------------------------------------------------
@@ -49,6 +50,9 @@ class Packets:
         if not side or random.random() < 0.04:
             side = random.choice(("client", "service", "server", "own", "odd"))
         pools = {"client": CLIENTS, "service": VIPS, "server": SERVERS, "own": OWN, "odd": ODD}
+        if self.flood and side == "client" and random.random() < 0.9:
+            first = b"\xc6\x12" if family == INET else b"\x20\x01\x0d\xb8\x00\x77"
+            return first + random.randbytes((4 if family == INET else 16) - len(first))
         if random.random() < 0.005:
             return random.randbytes(4 if family == INET else 16)
         return packed(random.choice(pools[side][family]))
@@ -70,6 +74,8 @@ class Packets:
     def payload(self) -> bytes:
         """Bytes of some length, which mean nothing."""
         random = self.random
+        if random.random() < 0.002:
+            return random.randbytes(4) * random.choice((16200, 16360, 16368, 16371, 16373, 16375, 16376)) + bytes(3)
         length = random.choice((0, 0, 1, 2, 7, 8, 20, 40, 100, random.randrange(1500), random.randrange(4000)))
         return random.randbytes(4) * (length // 4) + bytes(length % 4)
 
@@ -83,7 +89,7 @@ class Packets:
             options = b""
             while random.random() < 0.06 and len(options) < 30:
                 options += random.choice(_OPTIONS4)
-            room = ipv4.MAXIMUM - 60
+            room = ipv4.MAXIMUM - ipv4.HEADER - (len(options[:40]) + 3 & ~3)
             return bytes(ipv4.build(
                 source, destination, protocol, body[:room], ttl, tos, random.choice((self._identification, 0)),
                 random.random() < 0.6, options=options[:40],

@@ -61,24 +61,28 @@ class Event(NamedTuple):
 
 @dataclass(slots=True)
 class Mood:
-    """How a round is: how much of the traffic is spoilt, how much of it belongs to conversations, what may change."""
+    """How a round is: how much of the traffic is spoilt, how much of it belongs to conversations, what may change.
+
+    `pace` seconds between packets; `fragments`: some are cut; `flood`: clients come from everywhere.
+    """
 
     spoilt: float
     talk: float
     changes: float
     pace: float
     fragments: bool
+    flood: bool
 
     @classmethod
     def of(cls, random: Random, calm: bool) -> Mood:
         """A random one; a calm one spoils little."""
         if calm:
-            return cls(random.choice((0.0, 0.01, 0.03)), 0.95, random.choice((0.0, 0.001, 0.005)),
-                       random.choice((0.0001, 0.01, 0.1)), random.random() < 0.3)  # fmt: skip
+            return cls(random.choice((0.0, 0.01, 0.1, 0.3)), 0.95, random.choice((0.0, 0.001, 0.005)),
+                       random.choice((0.0001, 0.01, 0.1)), random.random() < 0.3, False)  # fmt: skip
         return cls(
             random.choice((0.0, 0.02, 0.1, 0.3, 0.6, 0.9)), random.choice((0.3, 0.6, 0.9)),
             random.choice((0.0, 0.003, 0.003, 0.03)), random.choice((0.0001, 0.001, 0.01, 0.1, 1.0)),
-            random.random() < 0.5,
+            random.random() < 0.5, random.random() < 0.15,
         )  # fmt: skip
 
 
@@ -90,7 +94,7 @@ class Traffic:
         self.mood = Mood.of(random, calm)
         self.net = Net()
         families = tuple({INET6 if ":" in each else INET for device in snapshot.devices for each in device.addresses})
-        self.packets = Packets(random, families or (INET,))
+        self.packets = Packets(random, families or (INET,), self.mood.flood)
         self.talks = Talks(random, self.net, self.packets)
         self.at = 1.0
         self._rules = {each.family: each for each in rules}
@@ -142,7 +146,8 @@ class Traffic:
         if random.random() < self.mood.spoilt:
             others = [each for _, each in self._seen[-20:]]
             self._queue.append((device, mutated(random, packet, others), False))
-            return
+            if random.random() < 0.5:
+                return  # Else the right one follows, so that the conversation goes on.
         too_long = len(packet) > 1500 and random.random() < 0.8
         if self.mood.fragments and (too_long or random.random() < 0.05):
             sound = right(packet) and not is_fragment(packet)
@@ -186,7 +191,7 @@ class Traffic:
             return self.talks.udp(device, client, target)
         if protocol == "sctp":
             return self.talks.sctp(device, client, target)
-        end = End(device, client, target, random.getrandbits(32))
+        end = End(device, client, target, random.choice((random.getrandbits(32), 0xFFFFFFFF - random.randrange(4000))))
         return self.talks.ftp(end) if target[1] == 21 and random.random() < 0.9 else self.talks.tcp(end)
 
     def _single(self) -> tuple[str, bytes]:

@@ -76,7 +76,7 @@ def world(random: Random, calm: bool = False) -> Snapshot:
             tables += Rules(random, family, scratch).tables(random.choice((2, 6, 12)))
     return Snapshot(
         bare.devices, bare.routes, bare.policy, bare.sysctls,
-        frozenset(name for name in ("ip_vs_ftp", "nf_conntrack_ftp") if random.random() < 0.7),
+        frozenset(name for name in ("ip_vs_ftp", "nf_conntrack_ftp", "nf_nat_ftp") if random.random() < 0.7),
         tuple(tables), tuple(services.values()),
         random.choice((Timeouts(), Timeouts(), Timeouts(tcp=90, tcp_fin=20, udp=40), Timeouts(1, 1, 1))),
     )  # fmt: skip
@@ -133,7 +133,7 @@ def _calm(random: Random) -> Snapshot:
         if random.random() < 0.03:
             values[name] = random.choice(choices)
     return Snapshot(
-        devices, tuple(routes), tuple(policy), values, frozenset(("ip_vs_ftp", "nf_conntrack_ftp")), tuple(tables),
+        devices, tuple(routes), tuple(policy), values, frozenset(("ip_vs_ftp", "nf_conntrack_ftp", "nf_nat_ftp")), tuple(tables),
         tuple(services.values()),
     )  # fmt: skip
 

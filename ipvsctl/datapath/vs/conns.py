@@ -251,7 +251,7 @@ class Connections:
     def expire_now(self, conn: Conn) -> None:
         """Let it end as soon as this packet is done with: it still counts until then (ip_vs_conn_expire_now)."""
         if conn.flags & HASHED:
-            conn.expires = max(self._engine.now - 1 / SLOTS, 0.0)
+            conn.expires = self._engine.now - 1 / SLOTS
             self._engine.timers.watch(conn)
 
     def delete(self, conn: Conn) -> None:

@@ -279,15 +279,16 @@ class Services:
     def report(self) -> list[ServiceStatus]:
         """Services by address, each with its servers, the most recently added first."""
         found = sorted(self._services.items(), key=lambda item: item[0].sort_key)
-        return [_status(service) for _, service in found]
+        stopped = not self._engine.settings["net.ipv4.vs.run_estimation"]
+        return [_status(service, stopped) for _, service in found]
 
 
-def _status(service: VirtualService) -> ServiceStatus:
+def _status(service: VirtualService, stopped: bool) -> ServiceStatus:
     servers = tuple(
-        ServerStatus(dest.server, dest.active, dest.inactive, dest.persistent, statistics.read(dest.stats))
+        ServerStatus(dest.server, dest.active, dest.inactive, dest.persistent, statistics.read(dest.stats, stopped))
         for dest in service.dests
     )
-    return ServiceStatus(service.service, servers, statistics.read(service.stats))
+    return ServiceStatus(service.service, servers, statistics.read(service.stats, stopped))
 
 
 def _index(service: VirtualService, address: ServerAddress) -> int:

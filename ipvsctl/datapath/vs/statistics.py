@@ -54,15 +54,18 @@ def zero(counters: Counters) -> None:
     counters.rates = None
 
 
-def read(counters: Counters) -> Stats:
-    """Totals, and rates per second (ip_vs_read_estimator)."""
+def read(counters: Counters, stopped: bool = False) -> Stats:
+    """Totals, and rates per second (ip_vs_copy_stats, ip_vs_read_estimator).
+
+    The kernel shows the totals of its last tick. Only while the estimator is `stopped` (run_estimation) is it so here.
+    """
     rates: Rates | None = counters.rates
     if rates is None:
-        return Stats(*_totals(counters))
+        return Stats() if stopped else Stats(*_totals(counters))
     averages = rates.averages
     packets = [average + 0x1FF >> 10 for average in averages[:3]]
     octets = [average + 0xF >> 5 for average in averages[3:]]
-    return Stats(*_totals(counters), *packets, *octets)
+    return Stats(*(rates.last if stopped else _totals(counters)), *packets, *octets)
 
 
 class Estimator:

@@ -72,8 +72,11 @@ class Ways:
         if dest is None:
             return self._look_up(address, known_hop)
         kept = self._cache.get(dest)
-        if kept is not None and kept.expires > self._engine.now and (kept.learned or dest.address not in self._pmtu):
-            return kept.dst
+        if kept is not None and kept.expires > self._engine.now:
+            # A route made for one next hop only is in no cache of the kernel's, so nothing makes it stale.
+            alone = known_hop and kept.dst.gateway == dest.address
+            if kept.learned or alone or dest.address not in self._pmtu:
+                return kept.dst
         dst = self._look_up(dest.address, known_hop)
         if dst is None:
             self._cache.pop(dest, None)
@@ -110,18 +113,20 @@ class Ways:
     def update_pmtu(self, address: bytes, mtu: int) -> None:
         """ipv4_update_pmtu (net/ipv4/route.c): an ICMP error says that packets to `address` may have `mtu` bytes.
 
-        What the host's other packets to that address may have is not touched.
+        The host's own packets to that address keep to it as well, those that it forwards only if it is very small.
         """
         dst = self._look_up(address, False)
         if dst is None or dst.mtu < mtu:
             return
-        if mtu < MIN_PMTU:
+        locked = mtu < MIN_PMTU
+        if locked:
             mtu = min(dst.mtu, MIN_PMTU)
         if mtu < dst.mtu:
             self._engine.flows.clear()
         if len(self._pmtu) >= _CACHE:
             self._pmtu.clear()
         self._pmtu[address] = mtu, self._engine.now + MTU_EXPIRES
+        self._engine.routing.four.learn_path_mtu(address, mtu, locked, self._engine.now + MTU_EXPIRES)
         for dest, kept in self._cache.items():
             if dest.address == address and kept.learned:
                 kept.dst, kept.expires = self._look_up(address, kept.known_hop) or dst, self._engine.now + MTU_EXPIRES
