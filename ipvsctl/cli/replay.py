@@ -6,6 +6,7 @@ Nothing is kept of a packet once it is told, so a capture may be of any length. 
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from collections import Counter
@@ -162,6 +163,9 @@ def replay_file(
     Raises UsageError for a capture that is broken, Refused for a file that cannot be read or written, and Ended when a
     signal asks to end: the summary of what was done until then has been printed.
     """
+    if not gc.isenabled():  # main's choice, for commands that end at once; what is set up by now stays to the end
+        gc.freeze()
+        gc.enable()
     with ExitStack() as stack:
         handle = open_input(env, stack, source)
         inputs: tuple[File, ...] = (handle, file if file != "-" else env.stdin)

@@ -231,7 +231,7 @@ class Flows:
             conn is None or conn.flags & METHOD_MASK or conn.flags & TEMPLATE or not conn.flags & NFCT
             or conn.state != _OPEN_IPVS or conn.app is not None or conn.dest is None
             or not conn.dest.flags & AVAILABLE or not conn.slot or (entry.original != key) != bool(reply)
-            or (not reply and conns.find_out_key(key) is not None)
+            or (not reply and (conns.find_out_key(key) is not None or engine.vs.transmit.ways.has_learned(conn.daddr)))
         ):  # fmt: skip
             return
         flow = self._make(packet, outputs[0])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ipvsctl.datapath.fib import LINK
 from ipvsctl.datapath.interfaces import select4
-from ipvsctl.datapath.skb import ICMP, RELATED, RELATED_REPLY, Skb
+from ipvsctl.datapath.skb import ICMP, RELATED, RELATED_REPLY, UNTRACKED, Skb
 from ipvsctl.datapath.verdict import Reason
 from ipvsctl.model.address import INET
 from ipvsctl.wire import icmp, ipv4
@@ -35,11 +35,12 @@ NOBODY = b"\xc0\0\0\x08"
 
 
 class Icmp4:
-    """Sends ICMP."""
+    """Sends ICMP. While it does, no error is told about what it sends: icmp_xmit_lock is taken (`_sending`)."""
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self.engine = engine
         self.limits = limits
+        self._sending = False
 
     def _masked(self, kind: int, code: int) -> bool:
         """Whether the limits are for this type: icmpv4_mask_allow, the other way round."""
@@ -68,6 +69,8 @@ class Icmp4:
             if not self.limits.all_allow():
                 return
             limited = True
+        if self._sending:
+            return
         if dst.device == "lo" or dst.kind == "local":
             source = skb.destination
         elif dst.input and engine.settings.get("net.ipv4.icmp_errors_use_inbound_ifaddr", 0):
@@ -90,7 +93,7 @@ class Icmp4:
             attach(answer, skb)
         if engine.tracer is not None:
             engine.tracer.note(f"tells the sender: ICMP type {kind} code {code}", minor=True, icmp=(kind, code))
-        engine.ip.local_out(answer)
+        self._out(answer)
 
     def _answerable(self, skb: Skb, kind: int) -> bool:
         if skb.broadcast or skb.fragment:
@@ -120,7 +123,14 @@ class Icmp4:
             return
         answer = Skb(self._packet(way.source, skb.source, message, skb.data[1]))
         answer.dst, answer.mark = way, mark
-        engine.ip.local_out(answer)
+        self._out(answer)
+
+    def _out(self, answer: Skb) -> None:
+        before, self._sending = self._sending, True
+        try:
+            self.engine.ip.local_out(answer)
+        finally:
+            self._sending = before
 
 
 def attach(answer: Skb, about: Skb) -> None:
@@ -128,3 +138,6 @@ def attach(answer: Skb, about: Skb) -> None:
     if about.ct is not None:
         answer.ct = about.ct
         answer.ctinfo = RELATED if about.ctinfo >= 3 else RELATED_REPLY
+    elif about.ctinfo == UNTRACKED:
+        # No entry, but not nothing either: it cannot be made untracked, and conntrack looks at it.
+        answer.ctinfo = RELATED

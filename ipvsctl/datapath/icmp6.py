@@ -24,11 +24,12 @@ ECHO_REPLY = 129
 
 
 class Icmp6:
-    """Sends ICMPv6."""
+    """Sends ICMPv6. While it does, no error is told about what it sends: icmpv6_xmit_lock is taken (`_sending`)."""
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self.engine = engine
         self.limits = limits
+        self._sending = False
 
     def _masked(self, kind: int) -> bool:
         """Whether the limits are for this type: net.ipv6.icmp.ratemask is "0-1,3-127" unless it was set."""
@@ -73,6 +74,8 @@ class Icmp6:
             if not self.limits.all_allow():
                 return
             limited = True
+        if self._sending:
+            return
         if not source and skb.indev and not self._prefers(target):
             source = self.engine.routing.select_source(skb.indev, target)
         outdev = device if link_local(target) else ""
@@ -106,7 +109,11 @@ class Icmp6:
             if engine.tracer is not None:
                 text = f"tells the sender: ICMPv6 type {kind} code {code}"
                 engine.tracer.note(text, minor=True, icmp=(kind, code))
-        engine.ip.local_out(answer)
+        before, self._sending = self._sending, True
+        try:
+            engine.ip.local_out(answer)
+        finally:
+            self._sending = before
 
     def echo(self, skb: Skb) -> None:
         """icmpv6_echo_reply; the traffic class is the request's."""

@@ -106,7 +106,7 @@ class ShortWay(ABC):
         their_flags = theirs.flags
         if ack != their_end:
             behind = their_end - ack
-            if behind < 0 or behind > 0x3FFFFFFF or (behind > 66000 and behind > own_window):
+            if behind < 0 or (behind > 66000 and behind > own_window):
                 return self.long_way(device, packet, now)
         elif their_flags & UNACKNOWLEDGED:
             theirs.flags = their_flags = their_flags & ~UNACKNOWLEDGED

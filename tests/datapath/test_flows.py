@@ -19,7 +19,7 @@ from ipvsctl.model.address import INET, ServerAddress
 from ipvsctl.model.change import StartDaemon
 from ipvsctl.model.director import ServiceWish
 from ipvsctl.model.service import Server, Service
-from ipvsctl.model.snapshot import Device, Route, Snapshot
+from ipvsctl.model.snapshot import Device, PolicyRule, Route, Snapshot
 from ipvsctl.model.status import Daemon, Timeouts
 from ipvsctl.wire import ipv4, tcp, transport
 from ipvsctl.wire.address import packed
@@ -40,8 +40,17 @@ SNAPSHOT = Snapshot(
     (Route("0.0.0.0/0", via="192.168.1.254"),),
     sysctls={"net.ipv4.ip_forward": "1", "net.ipv4.vs.conntrack": "1"},
     tables=iptables_save.parse(RULES, INET),
-    services=(ServiceWish(Service(WEB, "rr"), (Server(ServerAddress.of("10.0.2.2", 80), "nat"),)),),
+    services=(
+        ServiceWish(Service(WEB, "rr"), (Server(ServerAddress.of("10.0.2.2", 80), "nat"),)),
+        ServiceWish(Service(replace(WEB, port=81), "rr")),
+    ),
 )
+
+
+def made_of(**parts: Any) -> Connection:
+    """An open connection through another director; sysctls are added."""
+    parts["sysctls"] = {**SNAPSHOT.sysctls, **parts.get("sysctls", {})}
+    return Connection(Counting(replace(SNAPSHOT, **parts), Random(1).randrange))
 
 
 class Connection:
@@ -112,6 +121,54 @@ def test_rounds_go_the_short_way_often_enough_to_mean_something() -> None:
     assert packets - long > packets // 5
 
 
+def near(random: Random, *numbers: int) -> int:
+    """One of some sequence numbers, or one that is not far from it."""
+    far = random.choice((*(0,) * 20, 1, -1, 100, -100, 1000, -1000, 66000, -66000, -66001, 70000, 2**30, 2**31))
+    return random.choice(numbers) + far & 0xFFFFFFFF
+
+
+def test_any_window_and_any_segment() -> None:
+    """Numbers as they may come about, on both sides of zero above all; each is met by the same segment in both ways."""
+    random, made, other = Random(7), Connection(), Connection()
+    other.engine.flows.enabled = False
+    entries = []
+    for each in (made, other):
+        found = each.engine.ct.find(b"\6" + each.segment(True, ACK)[12:24])
+        assert found is not None
+        entries.append(found[0])
+    short = 0
+    for _ in range(3000):
+        base = random.choice((0, 0, 0, 2**30, 2**31, 3 * 2**30, random.getrandbits(32)))
+        ends = [near(random, base, base - 50), near(random, base - 2**31, base)]
+        odd = {side: [near(random, ends[1 - side], ends[side] + 500, ends[side]), random.choice((1, 500, 65535, 2**30)),
+                      near(random, ends[1 - side], ends[1 - side] - 300, ends[1 - side] - 80000), random.choice((0, 0, 7, 14)),
+                      random.choice((0x20, 0x20, 0x30))] for side in (0, 1)}  # fmt: skip
+        up, size, scale = random.random() < 0.5, random.choice((0, 0, 1, 100, 1000)), random.random()
+        mine, theirs = (0, 1) if up else (1, 0)
+        seq = random.choice((ends[mine], ends[mine], ends[mine] - size, near(random, ends[mine]))) & 0xFFFFFFFF
+        old = ends[theirs] - random.choice((100, 66000, 66001, 70000))
+        ack = random.choice((ends[theirs], old, near(random, ends[theirs]))) & 0xFFFFFFFF
+        last = random.choice((0, 2, 3, 4)), random.choice((seq, ack)), random.choice((ack, seq)), random.random() < 0.5
+        window, data = random.choice((0, 1, 500, 8000, 65535)), random.randbytes(size)
+        for each, entry in zip((made, other), entries, strict=True):
+            state = entry.proto
+            for side, end, numbers in ((state, ends[0], odd[0]), (state.reply, ends[1], odd[1])):
+                side.end = end
+                side.maxend, side.maxwin, side.maxack, side.scale, side.flags = numbers
+            state.last_index, state.last_seq, state.last_ack, state.last_dir = last[0], last[1], last[2], int(last[3])
+            # The last segment's end was noted as its side's end, if that was not later already.
+            end = seq + size & 0xFFFFFFFF
+            state.last_end, state.last_win = end if end == ends[mine] else end + 1 & 0xFFFFFFFF, window
+            state.retrans = int(scale * 3)
+            entry.expires = each.now + 300.0
+        ways = [each.send(up, ACK, data, seq=seq, ack=ack, window=window) for each in (made, other)]
+        assert made.engine.outputs == other.engine.outputs and made.engine.verdict == other.engine.verdict
+        assert bytes(entries[0].proto.packed()) == bytes(entries[1].proto.packed())
+        assert entries[0].expires == entries[1].expires
+        short += ways[0] == "short"
+    assert short > 300
+
+
 # -- what goes the short way ------------------------------------------------------------------------------------------
 
 
@@ -151,7 +208,6 @@ def test_every_spoilt_byte_is_noticed(size: int) -> None:
         {"window": 0}, {"ttl": 63}, {"ttl": 1}, {"df": False}, {"tos": 8}, {"fragment": 8}, {"more": True},
         {"options": b"\1\1\5\x0a12345678"}, {"options": b"\2\4\5\xb4"}, {"data": bytes(1461)},
     ],
-    ids=str,
 )  # fmt: skip
 def test_what_goes_the_long_way(odd: dict[str, Any]) -> None:
     made = Connection()
@@ -208,32 +264,41 @@ def test_flows_can_be_turned_off() -> None:
 # -- counters ---------------------------------------------------------------------------------------------------------
 
 
-def counted(engine: Engine) -> tuple[int, ...]:
-    (service,) = engine.vs.report()
+def counted(engine: Engine, tables_first: bool = False) -> tuple[int, ...]:
+    for read in (engine.tables.saved, engine.vs.report) if tables_first else (engine.vs.report, engine.tables.saved):
+        if read == engine.vs.report:
+            service = engine.vs.report()[0]
+        else:
+            rules = engine.tables.saved()[0].chains
     stats = service.stats
-    rules = engine.tables.saved()[0].chains
     return (
         stats.packets_in, stats.bytes_in, stats.packets_out, stats.bytes_out, service.servers[0].stats.packets_in,
         rules[0].rules[0].packets, rules[0].rules[0].bytes, rules[1].rules[0].packets,
     )  # fmt: skip
 
 
-def test_counters_are_complete_whoever_reads_them() -> None:
+@pytest.mark.parametrize("tables_first", [False, True])
+def test_counters_are_complete_whoever_reads_them(tables_first: bool) -> None:
     made = Connection()
     before = counted(made.engine)
     for _ in range(3):
         assert made.up(ACK, bytes(60)) == made.down(ACK) == "short"
-    rise = tuple(after - old for old, after in zip(before, counted(made.engine), strict=True))
+    rise = tuple(after - old for old, after in zip(before, counted(made.engine, tables_first), strict=True))
     assert rise == (3, 300, 3, 120, 3, 3, 300, 3)
     (conn,) = made.engine.vs.conns
     assert conn.in_packets == 6
 
 
-def test_counters_are_zeroed_with_what_was_counted_last() -> None:
+@pytest.mark.parametrize("tables_first", [False, True])
+def test_counters_are_zeroed_with_what_was_counted_last(tables_first: bool) -> None:
     made = Connection()
     made.up(ACK, b"1")
-    made.engine.vs.zero(None)
-    made.engine.tables.zero()
+    if tables_first:
+        made.engine.tables.zero()
+        made.engine.vs.zero(None)
+    else:
+        made.engine.vs.zero(None)
+        made.engine.tables.zero()
     assert counted(made.engine) == (0,) * 8
     assert made.up(ACK, b"2") == "short"
     assert counted(made.engine) == (1, 41, 0, 0, 1, 1, 41, 0)
@@ -245,13 +310,11 @@ def test_the_estimator_sees_what_was_counted() -> None:
     for _ in range(100):
         assert made.up(ACK, b"1") == "short"
     made.engine.poll(made.now + 2.0)
-    (service,) = made.engine.vs.report()
-    assert service.stats.pps_in >= 12
+    assert made.engine.vs.report()[0].stats.pps_in >= 12
 
 
 def test_accounting_of_the_entry() -> None:
-    snapshot = replace(SNAPSHOT, sysctls={**SNAPSHOT.sysctls, "net.netfilter.nf_conntrack_acct": "1"})
-    made = Connection(Counting(snapshot, Random(1).randrange))
+    made = made_of(sysctls={"net.netfilter.nf_conntrack_acct": "1"})
     found = made.engine.ct.find(b"\6" + made.segment(True, ACK)[12:24])
     assert found is not None
     packets, octets = found[0].packets, found[0].octets
@@ -270,6 +333,7 @@ CHANGES: dict[str, Callable[[Engine], object]] = {
     "timeouts": lambda engine: engine.vs.set_timeouts(Timeouts(100, 0, 0)),
     "service": lambda engine: engine.vs.edit_service(Service(WEB, "wlc")),
     "no service": lambda engine: engine.vs.delete_service(WEB),
+    "another service": lambda engine: engine.vs.add_service(Service(replace(WEB, port=82))),
     "weight": lambda engine: engine.vs.edit_server(WEB, Server(ServerAddress.of("10.0.2.2", 80), "nat", 0)),
     "server": lambda engine: engine.vs.add_server(WEB, Server(ServerAddress.of("10.0.2.3", 80), "nat")),
     "no server": lambda engine: engine.vs.delete_server(WEB, ServerAddress.of("10.0.2.2", 80)),
@@ -307,6 +371,42 @@ def test_expiry() -> None:
     assert made.engine.ct.report()[0].state == "ESTABLISHED"
 
 
+def test_what_is_over_but_still_there_is_over() -> None:
+    """Timers come up to a quarter of a second late; whoever looks an entry up asks for its time himself."""
+    unacknowledged = {"net.netfilter.nf_conntrack_tcp_timeout_unacknowledged": "432000"}
+    for made, life in ((Connection(), 300.0), (made_of(sysctls=unacknowledged), 900.0)):
+        assert made.up(ACK, b"1") == "short"
+        last = made.now
+        made.engine.poll(last + life - 0.05)
+        made.now = last + life + 0.05
+        assert made.engine.poll_at() is None or made.now < made.engine.timers.due
+        assert made.up(ACK, b"1") == "long"
+
+
+def test_what_is_due_comes_first() -> None:
+    made = Connection()
+    body = tcp.build(CLIENT, packed(VIRTUAL), 5000, 80, SYN, 1, 0, 8192)
+    made.engine.receive("eth0", bytes(ipv4.build(CLIENT, packed(VIRTUAL), 6, body)), made.now)
+    made.now += 130.0
+    assert made.up(ACK, b"1") == "long"
+    assert (len(made.engine.vs.conns), made.engine.ct.count) == (1, 1)
+
+
+def test_a_segment_without_flags_closes_ipvs_state_alone() -> None:
+    made = Connection()
+    assert made.up(0) == "long"
+    assert [conn.state for conn in made.engine.vs.connections()] == ["CLOSE"]
+    assert made.up(ACK, b"1") == "long"
+
+
+def test_a_shorter_timeout_of_open_connections() -> None:
+    made = made_of(sysctls={"net.netfilter.nf_conntrack_tcp_timeout_established": "50"})
+    assert made.up(ACK, b"1") == "short"
+    assert made.engine.ct.report()[0].timeout == 50
+    assert made.down(ACK) == made.up(ACK) == "short"
+    assert made.engine.ct.report()[0].timeout == 50
+
+
 def test_an_entry_that_has_to_end_sooner_does() -> None:
     made = Connection()
     assert made.down(ACK, b"1") == made.up(ACK) == "short"
@@ -329,6 +429,43 @@ def test_a_path_that_got_narrower() -> None:
     assert made.engine.verdict == "sent"
 
 
+def test_the_narrowest_of_two_routes() -> None:
+    """A reply is routed twice: as it comes in by its destination, and again by its new source (snat_reroute)."""
+    routes = (
+        Route("0.0.0.0/0", via="192.168.1.254", mtu=1300), Route("0.0.0.0/0", "eth0", via="192.168.1.253", table=100),
+    )  # fmt: skip
+    made = made_of(routes=routes, policy=(PolicyRule(INET, 100, source=f"{VIRTUAL}/32", table=100),))
+    assert made.down(ACK, bytes(1200)) == "short"
+    assert made.engine.outputs[0].next_hop == packed("192.168.1.253")
+    assert made.down(ACK, bytes(1300)) == "long"
+    assert made.engine.verdict is Reason.TOO_BIG
+
+
+def test_a_helper_sees_every_segment() -> None:
+    rules = RULES.replace("*filter", "*raw\n-A PREROUTING -p tcp -m tcp --dport 80 -j CT --helper ftp\nCOMMIT\n*filter")
+    made = made_of(tables=iptables_save.parse(rules, INET))
+    assert [made.up(ACK, b"1"), made.down(ACK, b"1")] * 2 == ["long"] * 4
+
+
+def test_the_application_sees_every_segment() -> None:
+    address = replace(WEB, port=21)
+    services = (ServiceWish(Service(address, "rr"), (Server(ServerAddress.of("10.0.2.2", 80), "nat"),)),)
+    made = made_of(
+        services=services, modules=frozenset({"ip_vs_ftp"}), tables=iptables_save.parse("*filter\nCOMMIT\n", INET)
+    )
+    assert len(made.engine.vs.conns) == 0
+    virtual = packed(VIRTUAL)
+    numbers = {True: 1000, False: 5000}
+    ways = []
+    for up, flags, data in ((True, SYN, b""), (False, SYN | ACK, b""), *((True, ACK, b"x"), (False, ACK, b"y")) * 3):
+        ends = (CLIENT, virtual, 4001, 21) if up else (SERVER, CLIENT, 80, 4001)
+        body = tcp.build(*ends, flags, numbers[up], numbers[not up] if flags & ACK else 0, 8192, data)
+        ways.append(made.way("eth0" if up else "eth1", bytes(ipv4.build(ends[0], ends[1], 6, body))))
+        numbers[up] += len(data) + bool(flags & SYN)
+        assert made.engine.verdict == "sent"
+    assert ways == ["long"] * 8
+
+
 def test_a_connection_leaves_no_flow_behind() -> None:
     for flags in (FIN | ACK, RST | ACK):
         made = Connection()
@@ -346,8 +483,7 @@ def test_another_connection_takes_the_reply_over() -> None:
     devices = (Device("eth0", (f"{VIRTUAL}/24", "192.168.1.101/32")), SNAPSHOT.devices[1])
     rules = iptables_save.parse("*filter\n-A FORWARD -m state --state NEW\nCOMMIT\n", INET)
     services = (*SNAPSHOT.services, second)
-    snapshot = replace(SNAPSHOT, devices=devices, services=services, tables=rules)
-    made = Connection(Counting(snapshot, Random(1).randrange))
+    made = made_of(devices=devices, services=services, tables=rules)
     assert made.down(ACK, b"1") == "short"
     target = packed("192.168.1.101")
     body = tcp.build(CLIENT, target, made.port, 80, SYN, 77, 0, 8192)
@@ -376,18 +512,17 @@ def test_no_more_flows_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
 )  # fmt: skip
 def test_a_rule_that_may_answer_otherwise_next_time(rule: str) -> None:
     rules = iptables_save.parse(f"*filter\n{rule}\n-A FORWARD -m state --state NEW\nCOMMIT\n", INET)
-    made = Connection(Counting(replace(SNAPSHOT, tables=rules), Random(1).randrange))
+    made = made_of(tables=rules)
     assert [made.up(ACK, b"1") for _ in range(3)] == ["long"] * 3
     assert made.down(ACK, b"1") == "short"
 
 
 def test_what_is_never_learnt() -> None:
     for name, value in (("net.netfilter.nf_conntrack_tcp_max_retrans", "0"), ("net.ipv4.vs.conntrack", "0")):
-        snapshot = replace(SNAPSHOT, sysctls={**SNAPSHOT.sysctls, name: value})
-        made = Connection(Counting(snapshot, Random(1).randrange))
+        made = made_of(sysctls={name: value})
         assert [made.up(ACK, b"1") for _ in range(3)] == ["long"] * 3
     one_legged = (Device("eth0", (f"{VIRTUAL}/24", "10.0.2.1/24")), Device("eth1"))
-    made = Connection(Counting(replace(SNAPSHOT, devices=one_legged), Random(1).randrange))
+    made = made_of(devices=one_legged)
     for number in range(3):
         assert made.way("eth0", made.segment(False, ACK, bytes(number))) == "long"
         made.theirs += number

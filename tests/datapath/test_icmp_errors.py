@@ -9,7 +9,7 @@ import pytest
 from ipvsctl.datapath.ct.entry import Entry
 from ipvsctl.datapath.hooks import LOCAL_IN
 from ipvsctl.datapath.limits import HZ, PEERS, Limits
-from ipvsctl.datapath.skb import ESTABLISHED_REPLY, NEW, RELATED, RELATED_REPLY, Skb
+from ipvsctl.datapath.skb import ESTABLISHED_REPLY, NEW, RELATED, RELATED_REPLY, UNTRACKED, Skb
 from ipvsctl.datapath.verdict import Reason
 from ipvsctl.model.address import INET
 from ipvsctl.model.snapshot import Device, PolicyRule, Route
@@ -395,3 +395,29 @@ def test_a_reset_closes_the_tracked_connection() -> None:
     host.ip.tcp_reset(skb, LOCAL_IN)
     (entry,) = host.ct.report()
     assert (entry.state, entry.timeout) == ("CLOSE", 10)
+
+
+@pytest.mark.parametrize(("client", "own", "kinds"), [(CLIENT, OWN, (8, 0)), (CLIENT6, OWN6, (128, 129))])
+def test_no_error_is_told_about_icmp_while_it_is_sent(client: str, own: str, kinds: tuple[int, int]) -> None:
+    """icmp_xmit_lock, icmpv6_xmit_lock: an echo reply that is rejected in OUTPUT is dropped and nothing more."""
+    host = Host()
+
+    def reject(skb: Skb) -> Reason:
+        host.ip.icmp_error(skb, 1 if ":" in client else 3, 3)
+        return Reason.REJECT
+
+    host.hooked["OUTPUT"] = reject
+    assert host.receive("eth0", message(client, own, kinds[0])) == []
+    del host.hooked["OUTPUT"]
+    assert [seen(each.packet).kind for each in host.receive("eth0", message(client, own, kinds[0]))] == [kinds[1]]
+
+
+def test_an_error_about_an_untracked_packet_cannot_be_untracked() -> None:
+    """nf_ct_attach: it has no entry, but CT --notrack takes it for a packet that has one."""
+    host = Host()
+    states: list[tuple[object, int]] = []
+    host.hooked["OUTPUT"] = lambda skb: states.append((skb.ct, skb.ctinfo))
+    cause = host.skb(datagram(CLIENT, SERVER), "eth0")
+    cause.ctinfo = UNTRACKED
+    host.ip.icmp_error(cause, 11, 0)
+    assert states == [(None, RELATED)]

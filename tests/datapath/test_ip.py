@@ -373,3 +373,15 @@ def test_a_full_timestamp_option_counts_who_found_no_room() -> None:
     assert sent.packet[20:24] == b"\x44\4\5\x20" and ipv4.valid(sent.packet)
     assert host.receive("eth0", datagram("10.0.0.9", "192.168.1.7", options=b"\x44\4\5\xf0")) != []
     assert host.verdict is Reason.OPTIONS
+
+
+@pytest.mark.parametrize(("locked", "forwarded"), [(False, True), (True, False)])
+def test_a_path_mtu_counts_for_own_packets_and_only_if_locked_for_others(locked: bool, forwarded: bool) -> None:
+    host = Host()
+    host.routing.four.learn_path_mtu(packed("192.168.1.7"), 600, locked, host.now + 10)
+    large = b"x" * 800
+    assert len(host.send(datagram("192.168.1.1", "192.168.1.7", large))) == 2
+    host.receive("eth0", datagram("10.0.0.9", "192.168.1.7", large, df=True))
+    assert host.verdict == ("sent" if forwarded else Reason.TOO_BIG)
+    host.now += 11
+    assert len(host.send(datagram("192.168.1.1", "192.168.1.7", large))) == 1

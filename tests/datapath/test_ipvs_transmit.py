@@ -8,7 +8,7 @@ from ipvsctl.datapath.fib import Dst
 from ipvsctl.datapath.hooks import LOCAL_OUT
 from ipvsctl.datapath.skb import ACK, NONE, SYN, UNTRACKED, Skb
 from ipvsctl.datapath.verdict import Reason
-from ipvsctl.datapath.vs.way import MIN_PMTU
+from ipvsctl.datapath.vs.way import MIN_PMTU, MTU_EXPIRES
 from ipvsctl.model.service import Tunnel
 from ipvsctl.wire import transport, tunnel
 from ipvsctl.wire.address import packed
@@ -350,6 +350,17 @@ def test_path_mtu_is_learned_and_forgotten(told: int, known: int) -> None:
     host.now += 601
     dst = ways.to(dest, packed(SERVER))
     assert dst is not None and dst.mtu == 1500
+
+
+def test_a_route_to_a_next_hop_alone_does_not_get_stale() -> None:
+    host = Host()
+    host.service(TCP_SERVICE, server(forward="dr"))
+    host.give(tcp_packet(SYN))
+    ways, dest = host.vs.transmit.ways, next(iter(host.vs.conns)).dest
+    ways.update_pmtu(packed(SERVER), 1400)
+    dst = ways.to(dest, packed(SERVER), True)
+    assert dst is not None and dst.mtu == 1500
+    assert host.learned == [(packed(SERVER), 1400, False, host.now + MTU_EXPIRES)]
 
 
 def test_routes_are_kept() -> None:

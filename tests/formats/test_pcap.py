@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipvsctl.errors import UsageError
-from ipvsctl.formats.link_layer import ETHERNET, IPV4, IPV6, LOOP, NULL, RAW, SLL, SLL2, strip
+from ipvsctl.formats.capture import MAXIMUM, Record
+from ipvsctl.formats.link_layer import ETHERNET, IPV4, IPV6, LOOP, NULL, RAW, SLL, SLL2, packet_type, strip
 from ipvsctl.formats.packet_text import parse
-from ipvsctl.formats.pcap import MAXIMUM, Record, Writer, read
+from ipvsctl.formats.pcap import Writer, read
 
 P4 = parse("udp 10.0.0.1:1 > 10.0.0.2:2 len=5")
 P6 = parse("udp [fd00::1]:1 > [fd00::2]:2 len=5")
@@ -222,6 +223,25 @@ ETHER = bytes(12)
 )  # fmt: skip
 def test_link_headers(link: int, data: bytes, kind: str, packet: bytes, vlans: tuple[int, ...]) -> None:
     assert strip(link, data) == (kind, packet, vlans)
+
+
+@pytest.mark.parametrize(
+    ("link", "data", "expected"),
+    [
+        (SLL, b"\0\4" + bytes(14), 4), (SLL, bytes(16), 0), (SLL, b"\0\4" + bytes(13), None),
+        (SLL2, bytes(10) + b"\4" + bytes(9), 4), (SLL2, bytes(10) + b"\3" + bytes(9), 3),
+        (SLL2, bytes(10) + b"\4" + bytes(8), None), (ETHERNET, b"\0\4" + bytes(30), None), (RAW, P4, None),
+    ],
+)  # fmt: skip
+def test_packet_types(link: int, data: bytes, expected: int | None) -> None:
+    assert packet_type(link, data) == expected
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_a_cooked_header_tells_what_was_sent(order: str) -> None:
+    sent, got = (b"\0" + kind + bytes(12) + b"\x08\0" + P4 for kind in (b"\4", b"\0"))
+    file = pcap(order, 0xA1B2C3D4, (1, 1, sent), (1, 2, got), link=SLL)
+    assert [record.outgoing for record in records(file)] == [True, False]
 
 
 def test_writer() -> None:

@@ -190,7 +190,7 @@ class Round:
         if event.kind not in ("in", "send"):
             return True
         if not leaving.is_fragment(event.packet):
-            return leaving.right(event.packet)
+            return leaving.right(event.packet) and not leaving.has_odd_mss(event.packet)
         self._sound_fragments &= event.clean
         return self._sound_fragments
 

@@ -34,6 +34,15 @@ def right(packet: bytes) -> bool:
     return verify(packet, INET6, protocol, at, packet[8:24], packet[24:40])
 
 
+def has_odd_mss(packet: bytes) -> bool:
+    """Whether a segment's MSS option begins at an odd byte: xt_TCPMSS.c then makes the checksum wrong, and so do we."""
+    protocol, at = transport(packet)
+    if protocol != 6 or len(packet) < at + 20:
+        return False
+    options = packet[at + 20 : at + (packet[at + 12] >> 4) * 4]
+    return b"\2\4" in (options[place : place + 2] for place in range(1, len(options), 2))
+
+
 def is_fragment(packet: bytes) -> bool:
     """Whether a packet says that it is a piece of another."""
     if len(packet) >= 20 and packet[0] >> 4 == 4:

@@ -28,7 +28,7 @@ from ipvsctl.model.service import Server, Service
 from ipvsctl.model.snapshot import SavedTable, Snapshot
 from ipvsctl.model.status import Daemon, Timeouts
 from tests.fuzz.mutate import mutated
-from tests.fuzz.outputs import is_fragment, right
+from tests.fuzz.outputs import has_odd_mss, is_fragment, right
 from tests.fuzz.packets import Packets
 from tests.fuzz.places import CLIENTS, DEVICES, MARK, OWN, SERVERS, VIPS
 from tests.fuzz.rules import HOOKS, Rules
@@ -150,7 +150,7 @@ class Traffic:
                 return  # Else the right one follows, so that the conversation goes on.
         too_long = len(packet) > 1500 and random.random() < 0.8
         if self.mood.fragments and (too_long or random.random() < 0.05):
-            sound = right(packet) and not is_fragment(packet)
+            sound = right(packet) and not is_fragment(packet) and not has_odd_mss(packet)
             self._queue += [(device, piece, sound) for piece in self.packets.fragments(packet)]
             return
         self._queue.append((device, packet, not is_fragment(packet)))

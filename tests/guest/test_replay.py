@@ -110,8 +110,17 @@ protect = ["{VIP}", "{VIP6}"]
 forward_policy = "drop"
 """
 
-HTTP_SERVER = """
-import sys, threading
+WHOLE_PACKETS = """
+import sys
+from ipvsctl.kernel.namespace import enter
+from tests.guest.capture import whole_packets
+for name in sys.argv[1:]:
+    enter(name)
+    whole_packets()
+"""
+
+SERVERS = """
+import socket, sys, threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 class Handler(SimpleHTTPRequestHandler):
@@ -119,21 +128,16 @@ class Handler(SimpleHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(204)
         self.end_headers()
-directory, *ports = sys.argv[1:]
-servers = [ThreadingHTTPServer(("0.0.0.0", int(port)), partial(Handler, directory=directory)) for port in ports]
+handler = partial(Handler, directory=sys.argv[1])
+servers = [ThreadingHTTPServer(("0.0.0.0", port), handler) for port in (8080, 81, 82)]
+echo = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+echo.bind(("::", 5353))
 print("ready", flush=True)
 for server in servers:
     threading.Thread(target=server.serve_forever).start()
-"""
-
-ECHO_SERVER = """
-import socket
-with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
-    server.bind(("::", 5353))
-    print("ready", flush=True)
-    while True:
-        data, sender = server.recvfrom(65536)
-        server.sendto(data, sender)
+while True:
+    data, sender = echo.recvfrom(65536)
+    echo.sendto(data, sender)
 """
 
 PROBES = f"""
@@ -176,7 +180,7 @@ fragments by IPv6 4000
 closed ECONNREFUSED
 expired nothing
 no route nothing
-prohibited EACCES
+prohibited EHOSTUNREACH
 forbidden nothing
 refused ECONNREFUSED
 echo 0
@@ -199,18 +203,15 @@ def one_processor() -> Iterator[None]:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     base = tmp_path_factory.mktemp("replay")
     with Lab("r") as made:
-        for namespace in (made.client, made.rs1, made.rs2):
-            code = "from tests.guest.capture import whole_packets; whole_packets()"
-            must("ip", "netns", "exec", namespace, sys.executable, "-c", code)
+        must(sys.executable, "-c", WHOLE_PACKETS, made.client, made.rs1, made.rs2)
         own_rules(made)
         as_real_server(made)
         for name, namespace, address in (("rs1", made.rs1, "10.0.2.2"), ("rs2", made.rs2, "10.0.3.3")):
             root = ftp_root(base, name)
             (Path(root) / "large").write_bytes(LARGE)
             made.serve(namespace, FTP_SERVER, address, root)
-            made.serve(namespace, HTTP_SERVER, root, "8080", "81", "82")
+            made.serve(namespace, SERVERS, root)
         made.serve(made.rs1, FTP_SERVER, "fd00:2::2", str(base / "rs1"))
-        made.serve(made.rs1, ECHO_SERVER)
         yield made
 
 

@@ -110,6 +110,7 @@ class Conntrack(Tracking):
             if template.get("notrack"):
                 skb.ctinfo = UNTRACKED
                 return None
+        skb.ctinfo = NONE
         protocol = skb.protocol
         if skb.fragment or (skb.more and skb.hook == LOCAL_OUT and skb.family == INET):
             return None

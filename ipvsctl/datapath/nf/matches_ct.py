@@ -47,7 +47,9 @@ def _state_test(context: Context, infos: frozenset[int], bits: int, inverted: bo
     if context.table == "raw":
 
         def raw(skb: Skb) -> bool:
-            info = NEW if skb.template is not None and skb.ctinfo == NONE else skb.ctinfo
+            info = skb.ctinfo
+            if skb.ct is None and info != UNTRACKED:
+                info = NEW if skb.template is not None else NONE
             return (info in infos) != inverted
 
         return raw

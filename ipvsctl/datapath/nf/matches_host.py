@@ -143,7 +143,8 @@ def rpfilter(context: Context, options: Options) -> Matching:
 
     def back(skb: Skb) -> bool:
         source, destination = skb.source, skb.destination
-        if skb.indev == "lo" or (not any(source) if six else _no_source4(source, destination)):
+        # What has a route already is the host's own, heard back: its broadcasts come in on the device they leave by.
+        if skb.indev == "lo" or skb.dst is not None or (not any(source) if six else _no_source4(source, destination)):
             return not inverted
         # The way back is looked up without a source where the destination is none that an answer could have.
         group = destination[0] == 0xFF if six else not destination[0] or destination[0] >= 0xE0

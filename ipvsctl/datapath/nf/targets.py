@@ -187,8 +187,9 @@ def _may_answer(skb: Skb, six: bool) -> bool:
     if skb.fragment or (six and skb.thoff >= len(skb.data)):
         return False
     protocol, data, at = skb.protocol, skb.data, skb.thoff
-    # A packet of the host itself has no checksum yet in the kernel: it is made by the device.
-    if skb.own or protocol in _NO_CHECKSUM:
+    # A packet of the host itself has no checksum yet in the kernel: it is made by the device. One that conntrack has
+    # found right stays so, whatever was put around it since (skb_csum_unnecessary).
+    if skb.own or skb.checked or protocol in _NO_CHECKSUM:
         return True
     if protocol == UDP and len(data) >= at + 8 and not (data[at + 6] or data[at + 7]):
         return True

@@ -121,7 +121,7 @@ class Ways:
         locked = mtu < MIN_PMTU
         if locked:
             mtu = min(dst.mtu, MIN_PMTU)
-        if mtu < dst.mtu:
+        if mtu < dst.mtu or address not in self._pmtu:
             self._engine.flows.clear()
         if len(self._pmtu) >= _CACHE:
             self._pmtu.clear()
@@ -130,6 +130,11 @@ class Ways:
         for dest, kept in self._cache.items():
             if dest.address == address and kept.learned:
                 kept.dst, kept.expires = self._look_up(address, kept.known_hop) or dst, self._engine.now + MTU_EXPIRES
+
+    def has_learned(self, address: bytes) -> bool:
+        """Whether an ICMP error told of the path MTU to a server, not too long ago."""
+        known = self._pmtu.get(address)
+        return known is not None and known[1] > self._engine.now
 
     def crosses(self, skb: Skb, local: bool, redirects: bool, allows_local: bool = True) -> Verdict:
         """crosses_local_route_boundary: a reason when the packet must not go there.
