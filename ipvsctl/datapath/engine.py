@@ -26,7 +26,7 @@ from ipvsctl.datapath.routing import Routing
 from ipvsctl.datapath.settings import Settings
 from ipvsctl.datapath.short_way import ShortWay
 from ipvsctl.datapath.skb import Broken, Skb
-from ipvsctl.datapath.timers import Timers
+from ipvsctl.datapath.timers import SHARE, Timers
 from ipvsctl.datapath.trace import Tracer
 from ipvsctl.datapath.verdict import Reason, Verdict
 from ipvsctl.datapath.vs.ipvs import Ipvs
@@ -82,7 +82,7 @@ class Engine(ShortWay):
         outputs: list[Output] = []
         self.outputs = outputs
         self.verdict = ""
-        self.timers.poll(now)
+        self.timers.poll(now, SHARE)
         try:
             skb = Skb(bytearray(packet), device)
         except Broken:
@@ -105,7 +105,7 @@ class Engine(ShortWay):
         outputs: list[Output] = []
         self.outputs = outputs
         self.verdict = ""
-        self.timers.poll(now)
+        self.timers.poll(now, SHARE)
         try:
             skb = Skb(bytearray(packet))
         except Broken:

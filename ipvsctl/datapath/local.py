@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ipvsctl.datapath import resets
-from ipvsctl.datapath.icmp4 import PORT_UNREACHABLE, PROTOCOL_UNREACHABLE, UNREACHABLE
+from ipvsctl.datapath.icmp4 import FRAGMENTATION_NEEDED, PORT_UNREACHABLE, PROTOCOL_UNREACHABLE, UNREACHABLE
 from ipvsctl.datapath.local6 import Local6
 from ipvsctl.datapath.route4 import ZERO
 from ipvsctl.datapath.route6 import ANY
@@ -135,6 +135,8 @@ class Local:
             engine.drop(skb, Reason.LOCAL_CHECKSUM)
             return
         engine.delivered(skb)
+        if data[at] == UNREACHABLE and data[at + 1] == FRAGMENTATION_NEEDED:
+            self._path_mtu(skb)
         if data[at] != icmp.ECHO_REQUEST or engine.settings.get("net.ipv4.icmp_echo_ignore_all", 0):
             return
         to_all = skb.dst is not None and skb.dst.kind != "local"
@@ -144,3 +146,20 @@ class Local:
         message[0] = icmp.ECHO_REPLY
         icmp.seal(message, skb.destination, skb.source)
         engine.ip.four.reply(skb, message)
+
+    def _path_mtu(self, skb: Skb) -> None:
+        """udp_err, icmp_err: the path MTU to where a UDP packet or an echo reply of the host was on its way.
+
+        So IPVS learns of gue also from routers that quote too little for it to know its tunnel.
+        """
+        engine, data, at = self.engine, skb.data, skb.thoff
+        quoted = icmp.embedded(data, at + 8)
+        if (
+            quoted is None or quoted.family != INET or len(data) < quoted.thoff + 8
+            or (quoted.protocol != UDP and (quoted.protocol != ICMP or data[quoted.thoff] != icmp.ECHO_REPLY))
+            or engine.settings.get("net.ipv4.ip_no_pmtu_disc", 0)
+            or skb.dst is None or skb.dst.kind != "local"
+            or engine.routing.address_type(INET, quoted.source) != "local"
+        ):  # fmt: skip
+            return
+        engine.vs.transmit.ways.update_pmtu(quoted.destination, data[at + 6] << 8 | data[at + 7])

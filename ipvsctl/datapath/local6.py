@@ -56,6 +56,9 @@ class Local6:
         while True:
             data = skb.data
             kind = data[field]
+            if len(data) < at + 8 and kind in (HOPOPTS, DSTOPTS, ROUTING, FRAGMENT):
+                self.engine.drop(skb, Reason.TRUNCATED)
+                return None
             if kind == HOPOPTS and at == 40:
                 field, at = at, at + (data[at + 1] + 1) * 8
             elif kind == DSTOPTS:

@@ -87,8 +87,9 @@ _MOST = 8
 
 
 def check6(data: Buffer, at: int, multicast: bool, hop_by_hop: bool) -> Verdict6 | None:
-    """The hop-by-hop or destination options header at `at`; None: taken. It lies within the packet."""
-    end = at + (data[at + 1] + 1) * 8
+    """The hop-by-hop or destination options header at `at`; None: taken. One that is cut off is dropped in silence."""
+    if len(data) < at + 8 or len(data) < (end := at + (data[at + 1] + 1) * 8):
+        return _SILENT
     at += 2
     padding = count = 0
     while at < end:

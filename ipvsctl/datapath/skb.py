@@ -44,7 +44,8 @@ class Skb:
     whole), `more` whether fragments follow. `mark` is the firewall mark. `indev` and `outdev` are names of devices, ""
     for none; `dst` the route it has. `ct` and `ctinfo` as in the kernel, `ctinfo` NONE for nothing and UNTRACKED
     without an entry. `template` holds what the CT target asked for. `ipvs` is the kernel's ipvs_property.
-    `ignore_df`: may be fragmented without asking. `own` for the host's own packets (it has a socket in the kernel).
+    `ignore_df`: may be fragmented without asking. `partial`: its checksum is left to the device (CHECKSUM_PARTIAL).
+    `own` for the host's own packets (it has a socket in the kernel).
     `primary` marks the packet that the caller handed in, `checked` that conntrack need not verify its checksum.
     """
 
@@ -67,6 +68,7 @@ class Skb:
         "more",
         "outdev",
         "own",
+        "partial",
         "primary",
         "protocol",
         "redirect",
@@ -88,6 +90,7 @@ class Skb:
         self.ipvs = False
         self.ignore_df = False
         self.own = False
+        self.partial = False
         self.primary = False
         self.checked = False
         self.hook = 0
@@ -136,7 +139,7 @@ class Skb:
         following, at = data[6], 40
         while following in _EXTENSIONS or following == 44 or following == 51:
             if at + 8 > total:
-                raise Broken("an IPv6 extension header is cut off")
+                break  # Cut off: it is forwarded all the same, and is of no protocol but this header's.
             if following == 44:
                 offset = data[at + 2] << 8 | data[at + 3]
                 self.fragment, self.more = offset & 0xFFF8, bool(offset & 1)
@@ -147,8 +150,6 @@ class Skb:
                 following, at = data[at], at + (data[at + 1] + 2) * 4
             else:
                 following, at = data[at], at + (data[at + 1] + 1) * 8
-        if at > total:
-            raise Broken("an IPv6 extension header is cut off")
         self.protocol, self.thoff = following, at
 
     # -- reading ------------------------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ from ipvsctl.datapath.trace import Tracer
 from ipvsctl.datapath.verdict import Reason
 from ipvsctl.model.address import INET, ServerAddress, ServiceAddress
 from ipvsctl.model.director import ServiceWish
-from ipvsctl.model.service import Server, Service
+from ipvsctl.model.service import Server, Service, Tunnel
 from ipvsctl.model.snapshot import Device, Snapshot
-from ipvsctl.wire import icmp, ipv4, tcp, transport
+from ipvsctl.wire import icmp, ipv4, tcp, transport, udp
 from ipvsctl.wire.address import packed, readable
 
 CLIENT, VIRTUAL, SERVER, OWN = "10.0.0.2", "192.168.1.100", "172.16.0.2", "172.16.0.1"
@@ -211,3 +211,43 @@ def test_errors_of_routers_behind_the_director(forward: str) -> None:
     quoted = icmp.embedded(sent.data, sent.thoff + 8)
     assert quoted is not None and readable(quoted.destination) == VIRTUAL
     assert readable(sent.source) == (SERVER if forward == "dr" else VIRTUAL)
+
+
+def udp_director(server: Server, flags: tuple[str, ...] = (), **settings: str) -> Engine:
+    """As `director`, with a service of UDP port 53."""
+    wish = ServiceWish(Service(ServiceAddress.of("udp", VIRTUAL, 53), "rr", flags), servers=(server,))
+    sysctls = {f"net.ipv4.vs.{name}": value for name, value in settings.items()}
+    engine = Engine(Snapshot(DEVICES, sysctls=sysctls, services=(wish,)), Random(1).randrange)
+    engine.ct.use(INET)
+    return engine
+
+
+def test_an_error_of_the_local_stack_finds_its_connection_by_what_it_quotes() -> None:
+    """One-packet scheduling leaves the entry as it was, so nothing is known of what the local server got."""
+    engine = udp_director(Server(ServerAddress.of(OWN, 5353), "nat"), ("ops",), conntrack="1")
+    steps, (sent,) = walk(engine, "eth0", datagram(CLIENT, VIRTUAL, 40000, 53), 1.0)
+    assert (sent.protocol, readable(sent.source)) == (1, OWN)
+    assert ("OUTPUT", "nf_conntrack_local", "INVALID") in steps
+
+
+@pytest.mark.parametrize(("source", "size", "learned"), [(OWN, 28, True), (OWN, 27, False), (SERVER, 28, False)])
+def test_the_local_stack_learns_the_path_mtu_from_a_short_quote(source: str, size: int, learned: bool) -> None:
+    """A router that quotes 8 bytes behind the header (RFC 792): udp_err minds it, where IPVS cannot see its tunnel."""
+    engine = udp_director(Server(ServerAddress.of(SERVER, 53), "tun", tunnel=Tunnel("gue", 6080)))
+    request = datagram(CLIENT, VIRTUAL, 40000, 53, bytes(1000))
+    request[6] |= 0x40
+    ipv4.seal(request)
+    assert [output.device for output in engine.receive("eth0", bytes(request), 1.0)] == ["eth1"]
+    quote = datagram(source, SERVER, 40000, 6080, bytes(100))[:size]
+    message = icmp.build(packed("172.16.0.9"), packed(OWN), 3, 4, (900).to_bytes(4, "big"), quote)
+    error = ipv4.build(packed("172.16.0.9"), packed(OWN), 1, message)
+    assert engine.receive("eth1", bytes(error), 1.1) == []
+    (output,) = engine.receive("eth0", bytes(request), 1.2)
+    assert output.device == ("eth0" if learned else "eth1")
+    if learned:
+        assert output.packet[20:22] == b"\3\4" and output.packet[26:28] == (900 - 32).to_bytes(2, "big")
+
+
+def datagram(source: str, destination: str, sport: int, dport: int, payload: bytes = b"x") -> bytearray:
+    here, there = packed(source), packed(destination)
+    return ipv4.build(here, there, 17, udp.build(here, there, sport, dport, payload))

@@ -178,12 +178,14 @@ def test_reject_is_silent_about_fragments_and_wrong_checksums(monkeypatch: pytes
     for skb in (wrong, own):
         skb.data[-1] ^= 1
     own.own = True
-    unchecked = udp_skb()
+    unchecked, found_right = udp_skb(), packet(4, b"in a tunnel since")
     unchecked.data[26:28] = b"\0\0"
+    found_right.checked = True
     wrong6 = tcp_skb(six=True)
     wrong6.data[-1] ^= 1
     for skb, answered in (
-        (tcp_skb(), True), (wrong, False), (own, True), (unchecked, True), (packet(17, bytes(8), fragment=8), False),
+        (tcp_skb(), True), (wrong, False), (own, True), (unchecked, True), (found_right, True),
+        (packet(17, bytes(8), fragment=8), False),
         (packet(47, b"any"), True), (packet(99, b"odd"), False), (packet(99, b"\xff\xff"), True), (wrong6, False),
         (tcp_skb(six=True), True), (icmp_skb(), True), (packet(6, b"", six=True), False),
     ):  # fmt: skip

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from random import Random
 
 from ipvsctl.datapath.engine import Engine
-from ipvsctl.model.address import INET, INET6, ServiceAddress
+from ipvsctl.model.address import ServiceAddress
 from ipvsctl.model.change import DeleteServer, EditServer, IpvsChange
 from ipvsctl.model.service import Server
 from ipvsctl.wire import icmp, ipv4, ipv6, tcp, udp
 from ipvsctl.wire.address import packed
 from tests.differential.emulated import act, rest
 from tests.differential.generate_net import Net
-from tests.differential.generate_state import CLIENTS, MARK, OWN, SERVERS, VIPS, Plan, plan
+from tests.differential.generate_state import CLIENTS, OWN, SERVERS, VIPS, Plan, plan
 from tests.differential.generate_talks import End, Said, Script, Talks
 from tests.differential.scenario import Scenario, Step
 
@@ -260,6 +260,3 @@ def _with_ttl(packet: bytes, ttl: int) -> bytes:
     data[8] = ttl
     ipv4.seal(data)
     return bytes(data)
-
-
-__all__ = ["INET", "INET6", "MARK", "Traffic", "generate"]

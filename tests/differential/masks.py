@@ -13,7 +13,7 @@ from ipaddress import ip_address, ip_interface
 from typing import NamedTuple
 
 from ipvsctl.model.status import ConntrackEntry
-from ipvsctl.wire import ipv4, sctp, tunnel
+from ipvsctl.wire import icmp, ipv4, sctp, tunnel
 from ipvsctl.wire.checksum import checksum, replaced
 from tests.differential.scenario import Scenario
 
@@ -137,6 +137,40 @@ def _inner(packet: bytearray, known: Context) -> None:
             return
 
 
+def _quote(packet: bytearray, known: Context) -> None:
+    at = _transport(packet, 1) or _transport(packet, 58)
+    if at is None or not icmp.is_error(1 if packet[0] >> 4 == 4 else 58, packet[at]) or len(packet) < at + 28:
+        return
+    before = bytes(packet[at + 8 :])
+    quoted = bytearray(masked(before, known))
+    start = _transport(quoted, 6) or _transport(quoted, 17) or _transport(quoted, 132)
+    if start is not None and (quoted[start + 2] << 8 | quoted[start + 3]) not in known.ports:
+        # A packet on its way back, to a port that was translated.
+        _set_quoted_port(quoted, start)
+    if quoted != before:
+        right = packet[at + 2 : at + 4] == _sealed(packet, at)
+        packet[at + 8 :] = quoted
+        if right:
+            packet[at + 2 : at + 4] = _sealed(packet, at)
+
+
+def _set_quoted_port(quoted: bytearray, start: int) -> None:
+    """Put another destination port into a quoted packet, and nothing for the checksum that may have followed it."""
+    quoted[start + 2 : start + 4] = MADE_UP.to_bytes(2, "big")
+    if _transport(quoted, 132) is not None:
+        quoted[start + 8 : start + 12] = bytes(len(quoted[start + 8 : start + 12]))
+        return
+    check = start + (16 if _transport(quoted, 6) is not None else 6)
+    quoted[check : check + 2] = bytes(len(quoted[check : check + 2]))
+
+
+def _sealed(packet: bytearray, at: int) -> bytes:
+    """The checksum that an ICMP message should have."""
+    message = packet[at:]
+    icmp.seal(message, *_addresses(packet))
+    return bytes(message[2:4])
+
+
 def _transport(packet: bytearray, protocol: int) -> int | None:
     """Where the transport header of a protocol begins, in a whole packet or a first fragment."""
     if packet[0] >> 4 == 4:
@@ -164,6 +198,7 @@ MASKS = (
     Mask("IPv4 identification", "the kernel starts its counters at random (ip_select_ident)", _identification),
     Mask("IPv6 fragment identification", "random in the kernel (ipv6_select_ident)", _fragment_identification),
     Mask("inside of tunnels", "packets there are masked as those outside", _inner),
+    Mask("packets that ICMP errors quote", "they are masked as the packets themselves were", _quote),
     Mask("GUE source port", "a hash of the flow with a random key (udp_flow_src_port)", _gue_port),
     Mask("translated source port", "random when the own one is taken (nf_nat_l4proto_unique_tuple)", _nat_port),
 )

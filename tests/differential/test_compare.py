@@ -167,6 +167,14 @@ def test_what_may_differ_may_differ(scenario: Scenario, change: Callable[[Result
         ("tcp 10.0.2.1:40111 > 10.0.2.2:80 S id=7", "tcp 10.0.2.1:50222 > 10.0.2.2:81 S id=7", False),
         ("tcp 10.0.2.1:40111 > 10.0.2.2:80 S id=7", "tcp 10.0.2.1:50222 > 10.0.2.2:80 S id=7 badsum", False),
         ("sctp 10.0.2.1:40111 > 10.0.2.2:80 INIT id=7", "sctp 10.0.2.1:50222 > 10.0.2.2:80 INIT id=7", True),
+        # In what an ICMP error quotes, too.
+        ("icmp 10.0.1.1 > 10.0.1.2 port-unreachable ipid=7 [udp 10.0.1.2:1000 > 10.0.2.1:40111 id=8 sum=5]",
+         "icmp 10.0.1.1 > 10.0.1.2 port-unreachable ipid=7 [udp 10.0.1.2:1000 > 10.0.2.1:50222 id=8 sum=5]", True),
+        ("icmp 10.0.1.1 > 10.0.1.2 port-unreachable ipid=7 [udp 10.0.1.2:1000 > 10.0.2.1:40111 id=8 sum=5]",
+         "icmp 10.0.1.1 > 10.0.1.2 port-unreachable ipid=7 [udp 10.0.1.2:1000 > 10.0.2.1:53 id=8 sum=5]", False),
+        ("icmp 10.0.1.1 > 10.0.1.2 port-unreachable ipid=7 [udp 10.0.1.2:1000 > 10.0.2.1:40111 id=8 sum=5]",
+         "icmp 10.0.1.1 > 10.0.1.2 port-unreachable ipid=7 badsum [udp 10.0.1.2:1000 > 10.0.2.1:50222 id=8 sum=5]",
+         False),
         # Inside of tunnels as outside.
         ("ipip 10.0.2.1 > 10.0.2.2 id=900 [icmp 10.0.1.1 > 10.0.1.2 echo-reply ipid=901]",
          "ipip 10.0.2.1 > 10.0.2.2 id=902 [icmp 10.0.1.1 > 10.0.1.2 echo-reply ipid=903]", True),
@@ -184,9 +192,14 @@ def test_masks(scenario: Scenario, one: str, two: str, alike: bool) -> None:
 
 def test_masks_take_any_bytes_and_have_reasons(scenario: Scenario) -> None:
     known = context(scenario)
-    whole = packet("gue 10.0.2.1:1000 > 10.0.2.2:6080 [udp [fd00::1]:1 > [fd00::2]:2 len=2]")
-    for end in range(len(whole)):
-        masked(whole[:end], known)
+    for text in (
+        "gue 10.0.2.1:1000 > 10.0.2.2:6080 [udp [fd00::1]:1 > [fd00::2]:2 len=2]",
+        "icmp 10.0.1.1 > 10.0.1.2 port-unreachable [tcp 10.0.1.2:9 > 10.0.2.1:40111 S]",
+        "icmpv6 fd00::1 > fd00::2 port-unreachable [tcp [fd00::1]:9 > [fd00::2]:40111 S]",
+    ):
+        whole = packet(text)
+        for end in range(len(whole)):
+            masked(whole[:end], known)
     assert all(mask.reason for mask in MASKS)
 
 

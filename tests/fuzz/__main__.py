@@ -1,10 +1,10 @@
 """Fuzz the datapath: `python -m tests.fuzz --packets 1000000`; without --seed always the same packets.
 
-    --packets N    about how many packets (default 100000)
-    --minutes M    stop after so many minutes
-    --seed S       the seed of everything
-    --round N      play one round of the seed only, with as many packets as it had
-    --twin KIND    run that round beside a twin: traced or slow
+--packets N    about how many packets (default 100000)
+--minutes M    stop after so many minutes
+--seed S       the seed of everything
+--round N      play one round of the seed only, with as many packets as it had
+--twin KIND    run that round beside a twin: traced or slow
 """
 
 from __future__ import annotations

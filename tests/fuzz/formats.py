@@ -13,13 +13,15 @@ from io import BytesIO
 from pathlib import Path
 from random import Random
 
+from ipvsctl.datapath.ct import ftp_commands
 from ipvsctl.datapath.engine import Engine
+from ipvsctl.datapath.vs import ftp_text
 from ipvsctl.errors import IpvsctlError
 from ipvsctl.formats import director_file, iptables_save, link_layer, packet_text, pcap, pcapng, snapshot_file
 from ipvsctl.model.address import INET, INET6
 from ipvsctl.wire import icmp, ipv4, ipv6, sctp, tcp, transport, tunnel
 from tests.fuzz.mutate import mutated
-from tests.fuzz.packets import Packets
+from tests.fuzz.packets import FTP, Packets
 from tests.fuzz.worlds import world
 
 _EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -42,6 +44,8 @@ def findings(seed: int, count: int) -> Iterator[str]:
             packet = mutated(random, packet, seen)
         seen = [*seen[-20:], packet]
         yield from _guarded("wire", packet, lambda data: _read(random, data))
+        if number % 2 == 0:
+            yield from _guarded("FTP", mutated(random, random.choice(FTP), list(FTP)), lambda data: _ftp(random, data))
         if number % 8 == 0:
             yield from _guarded("describe", packet, _there_and_back)
             texts = [*texts[-20:], packet_text.describe(packet[:200])]
@@ -68,7 +72,8 @@ def _guarded(name: str, given: object, reader: Callable[..., object]) -> Iterato
 
 
 def _read(random: Random, data: bytes) -> None:
-    """Every reader of wire/ that takes bytes as they come."""
+    """Every reader of wire/ that takes bytes as they come; no packet is longer than its length field can say."""
+    data = data[: ipv6.HEADER + ipv6.MAXIMUM]
     at = random.choice((0, 20, 40, len(data), random.randrange(len(data) + 1)))
     tcp.options(data, at)
     tcp.header_length(data, at)
@@ -90,6 +95,23 @@ def _read(random: Random, data: bytes) -> None:
         list(ipv6.extensions(data))
         ipv6.unfragmentable(data)
         ipv6.fragment(data, random.choice((0, 48, 1280)), 1)
+
+
+def _ftp(random: Random, data: bytes) -> None:
+    """What conntrack and IPVS read in a control connection; a place they find lies inside."""
+    family, size = random.choice(((INET, 4), (INET6, 16)))
+    found = ftp_commands.search(data, random.random() < 0.5, bytes(size))
+    if isinstance(found, ftp_commands.Announced) and not 0 < found.offset <= found.offset + found.length <= len(data):
+        raise AssertionError(f"{found} lies outside")
+    ftp_text.passive_request(data, family)
+    for pattern, skip in ((b"227 ", 0x28), (b"PORT ", 0x20)):
+        plain = ftp_text.plain_address(data, pattern, skip)
+        if plain is not None and not 0 <= plain.start <= plain.end <= len(data):
+            raise AssertionError(f"{plain} lies outside")
+    for pattern, skip, bare in ((b"229 ", 0x28, True), (b"EPRT ", 0x20, False)):
+        long = ftp_text.extended_address(data, pattern, skip, family, bare)
+        if long is not None and not 0 <= long.start <= long.end <= len(data):
+            raise AssertionError(f"{long} lies outside")
 
 
 def _there_and_back(packet: bytes) -> None:

@@ -143,7 +143,9 @@ def _addresses(random: Random, data: bytearray) -> None:
 def _field(random: Random, data: bytearray) -> None:
     """A field of the IP header gets a value of its edge."""
     if data[0] >> 4 == 4:
-        at, size = random.choice(((0, 1), (1, 1), (2, 2), (4, 2), (6, 2), (6, 2), (8, 1), (9, 1), (9, 1), (12, 4), (16, 4)))
+        at, size = random.choice(
+            ((0, 1), (1, 1), (2, 2), (4, 2), (6, 2), (6, 2), (8, 1), (9, 1), (9, 1), (12, 4), (16, 4))
+        )
     else:
         at, size = random.choice(((0, 1), (4, 2), (6, 1), (6, 1), (7, 1), (40, 1), (41, 1), (42, 2), (8, 1), (24, 1)))
     if at + size > len(data):

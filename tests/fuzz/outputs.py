@@ -1,4 +1,4 @@
-"""What must hold of every packet that leaves: whole headers, right lengths, right checksums, no larger than the link."""
+"""What must hold of every packet that leaves: whole headers, right lengths and checksums, no larger than the link."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ def _checksums(packet: bytes, given: bytes) -> str:
     if not right(packet):
         return "wrong transport checksum"
     protocol, at = transport(packet)
-    if protocol == tunnel.GRE and packet[at : at + 1] == b"\x80" and tunnel.gre_header(packet, at):
-        if not correct(packet[at:]) and transport(given)[0] != tunnel.GRE:
-            return "wrong GRE checksum"
+    summed = protocol == tunnel.GRE and packet[at : at + 1] == b"\x80" and tunnel.gre_header(packet, at)
+    if summed and not correct(packet[at:]) and transport(given)[0] != tunnel.GRE:
+        return "wrong GRE checksum"
     inner = tunnel.decapsulate(packet, GUE)
     if inner is None or tunnel.decapsulate(given, GUE) is not None or is_fragment(packet[inner:]):
         return ""
@@ -128,8 +128,9 @@ def _joined(outputs: Sequence[Output]) -> Iterator[bytes]:
                 header = bytearray(packet[:at])
                 field, place = 6, 40
                 while place < at:
-                    field, place = place, place + (
-                        (packet[place + 1] + 2) * 4 if packet[field] == 51 else (packet[place + 1] + 1) * 8
+                    field, place = (
+                        place,
+                        place + ((packet[place + 1] + 2) * 4 if packet[field] == 51 else (packet[place + 1] + 1) * 8),
                     )
                 header[field] = packet[at]
                 pieces.setdefault(packet[at + 4 : at + 8] + packet[8:40], []).append(

@@ -98,7 +98,9 @@ class Packets:
         if random.random() < 0.1:
             headers, kind = self.extensions(protocol)
         return bytes(
-            ipv6.build(source, destination, kind, bytes(headers + body)[: ipv6.MAXIMUM], ttl, tos, random.getrandbits(20))
+            ipv6.build(
+                source, destination, kind, bytes(headers + body)[: ipv6.MAXIMUM], ttl, tos, random.getrandbits(20)
+            )
         )
 
     def extensions(self, protocol: int) -> tuple[bytearray, int]:
@@ -129,7 +131,7 @@ class Packets:
             options += random.choice(_TCP_OPTIONS)
         if flags < 0:
             flags = random.choice((2, 2, 16, 16, 24, 18, 4, 20, 17, 1, 0, 63, random.getrandbits(8)))
-        data = self.payload() if random.random() < 0.5 else random.choice(_FTP)
+        data = self.payload() if random.random() < 0.5 else random.choice(FTP)
         return tcp.build(source, destination, sport, dport, flags, self.number(), self.number(), self.number(16),
                          data, options[:40], self.number(16) if flags & 32 else 0)  # fmt: skip
 
@@ -156,7 +158,9 @@ class Packets:
             kind = random.choice((1, 1, 2, 2, 3, 4, 0, 5, 100))
             code = random.choice((0, 1, 3, 4, 6))
             quoted = quoted[: random.choice((1232, 1232, 48, 60, 65000))]
-        rest = random.choice((bytes(4), b"\0\0" + self.number(16).to_bytes(2, "big"), b"\0\0\5\x14", random.randbytes(4)))
+        rest = random.choice(
+            (bytes(4), b"\0\0" + self.number(16).to_bytes(2, "big"), b"\0\0\5\x14", random.randbytes(4))
+        )
         return self.ip(source, destination, 1 if family == INET else 58,
                        icmp.build(source, destination, kind, code, rest, quoted))  # fmt: skip
 
@@ -167,7 +171,9 @@ class Packets:
         random = self.random
         family = self.family()
         source = self.address(family, random.choice(("client", "client", "client", "server", "")))
-        destination = self.address(family, random.choice(("service", "service", "service", "server", "own", "client", "")))
+        destination = self.address(
+            family, random.choice(("service", "service", "service", "server", "own", "client", ""))
+        )
         return self.between(family, source, destination, depth)
 
     def between(self, family: int, source: bytes, destination: bytes, depth: int = 0) -> bytes:
@@ -195,7 +201,9 @@ class Packets:
                                   b"\0" + random.randbytes(3), self.payload())  # fmt: skip
                 return self.ip(source, destination, number, body)
             case "icmp":
-                kinds = (0, 8, 13, 14, 15, 16, 17, 18, 40, 255) if four else (128, 129, 130, 133, 134, 135, 136, 137, 255)
+                kinds = (
+                    (0, 8, 13, 14, 15, 16, 17, 18, 40, 255) if four else (128, 129, 130, 133, 134, 135, 136, 137, 255)
+                )
                 body = icmp.build(source, destination, random.choice(kinds), 0, random.randbytes(4), self.payload())
                 return self.ip(source, destination, 1 if four else 58, body)
             case "error":
@@ -292,7 +300,7 @@ def _moved(random: Random, piece: bytes) -> bytes:
     return bytes(data)
 
 
-_FTP = (
+FTP = (
     b"USER anonymous\r\n", b"PORT 10,0,1,2,156,64\r\n", b"PORT 10,0,1,2,156,64", b"PORT 999,0,1,2,1,1\r\n", b"PASV\r\n",
     b"EPSV\r\n", b"EPSV ALL\r\n", b"EPRT |1|10.0.1.2|40000|\r\n", b"EPRT |2|fd00:1::2|40000|\r\n", b"EPRT |2|:|0|\r\n",
     b"227 Entering Passive Mode (10,0,2,2,117,48).\r\n", b"227 (10,0,2,2,0,0)\r\n", b"227 10,0,2,2,117,48\r\n",

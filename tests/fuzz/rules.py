@@ -53,7 +53,7 @@ class Rules:
             hook = self.random.choice(HOOKS[name])
             more = [self._rule(name, hook)]
             if self.random.random() < 0.15:
-                jump = self.random.choice("-j -j -j -g".split())
+                jump = self.random.choice(["-j", "-j", "-j", "-g"])
                 more = [f"-A {hook} {self._matches(name, hook)}{jump} sub", self._rule(name, "sub")]
             if self._taken(head, lines + more):
                 lines += more
@@ -95,7 +95,8 @@ class Rules:
             syn = "-p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS"
             return [f"{syn} --set-mss {self.random.choice((0, 536, 65535))}", f"{syn} --clamp-mss-to-pmtu",
                     f"-d {vip} -j MARK --set-mark {MARK}"]  # fmt: skip
-        return ["-p tcp -j REJECT --reject-with tcp-reset", "-j REJECT", "-m state --state RELATED,ESTABLISHED -j ACCEPT",
+        return ["-p tcp -j REJECT --reject-with tcp-reset", "-j REJECT",
+                "-m state --state RELATED,ESTABLISHED -j ACCEPT",
                 "-m conntrack --ctstate INVALID -j DROP"]  # fmt: skip
 
     # -- what a rule asks for -----------------------------------------------------------------------------------------
@@ -163,7 +164,8 @@ class Rules:
         random = self.random
         states = ",".join(random.sample(_STATES, random.randint(1, 3)))
         return f"-m conntrack {self._not()}" + random.choice((
-            f"--ctstate {states}", f"--ctstate {states}", f"--ctstatus {random.choice(('ASSURED', 'EXPECTED', 'NONE'))}",
+            f"--ctstate {states}", f"--ctstate {states}",
+            f"--ctstatus {random.choice(('ASSURED', 'EXPECTED', 'NONE'))}",
             f"--ctorigdst {self._address()}", f"--ctreplsrc {self._address()}", f"--ctorigdstport {self._port()}",
             f"--ctreplsrcport {self._port()}", "--ctproto 6", "--ctexpire 1:100",
         ))  # fmt: skip
@@ -205,7 +207,7 @@ class Rules:
         ))  # fmt: skip
 
     def _range(self) -> str:
-        low, high = (("10.0.1.0", "10.0.2.255") if self.four else ("fd00:1::", "fd00:2::ffff"))
+        low, high = ("10.0.1.0", "10.0.2.255") if self.four else ("fd00:1::", "fd00:2::ffff")
         return f"-m iprange {self._not()}{self.random.choice(('--src-range', '--dst-range'))} {low}-{high}"
 
     def _hops(self) -> str:
@@ -234,7 +236,8 @@ class Rules:
 
     def _target(self, table: str, chain: str) -> str:
         random = self.random
-        common = ["ACCEPT", "ACCEPT", "RETURN", "DROP", "LOG --log-prefix \"seen \"", "NFLOG", f"MARK --set-mark {MARK}",
+        common = ["ACCEPT", "ACCEPT", "RETURN", "DROP", "LOG --log-prefix \"seen \"", "NFLOG",
+                  f"MARK --set-mark {MARK}",
                   "MARK --or-mark 0x10", "MARK --set-xmark 0x0/0xffffffff", "CONNMARK --save-mark",
                   "CONNMARK --restore-mark", "CONNMARK --set-mark 0x7", "CLASSIFY --set-class 1:1",
                   ]  # fmt: skip
@@ -247,7 +250,8 @@ class Rules:
         if table == "mangle":
             hops = "TTL --ttl" if self.four else "HL --hl"
             return random.choice((
-                f"{hops}-set {random.choice((0, 1, 64, 255))}", f"{hops}-dec 1", f"{hops}-inc 200", "DSCP --set-dscp 46",
+                f"{hops}-set {random.choice((0, 1, 64, 255))}", f"{hops}-dec 1", f"{hops}-inc 200",
+                "DSCP --set-dscp 46",
                 "TOS --set-tos 0x10", "TOS --xor-tos 0xff", "TCPMSS --set-mss 536", "TCPMSS --set-mss 0",
                 "TCPMSS --clamp-mss-to-pmtu", f"MARK --set-xmark 0x{MARK:x}/0xffffffff", "MARK --xor-mark 0x5",
             ))  # fmt: skip
@@ -255,7 +259,8 @@ class Rules:
             return self._translation(chain)
         rejects = [f"icmp-{name}" for name in _REJECT4] if self.four else [f"icmp6-{name}" for name in _REJECT6]
         return random.choice((
-            "ACCEPT", "DROP", f"REJECT --reject-with {random.choice(rejects)}", "REJECT", "REJECT --reject-with tcp-reset",
+            "ACCEPT", "DROP", f"REJECT --reject-with {random.choice(rejects)}", "REJECT",
+            "REJECT --reject-with tcp-reset",
             "TCPMSS --set-mss 1000",
         ))  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What must hold of the engine's tables at any time: bounds, counters that agree, timers that run; and at the end, nothing.
+"""What must hold of the engine's tables at any time: bounds, counters that agree, timers that run; in the end, nothing.
 
 These look inside on purpose: a table that grows without anybody seeing it is what is searched for.
 """
@@ -143,8 +143,9 @@ class Bounds:
     def _fragments(self) -> Iterator[str]:
         fragments = self.engine.ip.fragments
         for pool in self._pools():
-            if pool.memory != sum(queue.memory for queue in pool.queues.values()):
-                yield f"fragments take {pool.memory} bytes by count, {sum(q.memory for q in pool.queues.values())} by sum"
+            held = sum(queue.memory for queue in pool.queues.values())
+            if pool.memory != held:
+                yield f"fragments take {pool.memory} bytes by count, {held} by sum"
             limit = self.engine.settings.get(pool.limit, 4 << 20) + QUEUE_SIZE + _ONE_PACKET_IN_MEMORY
             if pool.memory > max(limit, self._memory.get(pool.limit, 0)):
                 yield f"fragments take {pool.memory} bytes, {pool.limit} is {self.engine.settings.get(pool.limit)}"

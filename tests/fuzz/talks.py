@@ -112,7 +112,9 @@ class Talks:
         """Mostly plain: only such packets take the short way."""
         if self.random.random() < 0.1 or len(source) == 16:
             return self.packets.ip(source, destination, protocol, body)
-        return bytes(tunnel.outer(source, destination, protocol, body[:65515], 64, 0, self.random.getrandbits(16), True))
+        return bytes(
+            tunnel.outer(source, destination, protocol, body[:65515], 64, 0, self.random.getrandbits(16), True)
+        )
 
     def _other_end(self, end: End) -> End | None:
         """The end that heard the last packet of `end`."""

@@ -169,7 +169,7 @@ class Traffic:
 
     def _new_talk(self) -> Talk:
         random = self.random
-        services = [each for each in self._services]
+        services = list(self._services)
         address = random.choice(services) if services and random.random() < 0.85 else None
         family = address.family if address else self.packets.family()
         self._port = 20000 + (self._port - 20000 + random.choice((0, 2, 3))) % 20000

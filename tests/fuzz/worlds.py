@@ -133,8 +133,8 @@ def _calm(random: Random) -> Snapshot:
         if random.random() < 0.03:
             values[name] = random.choice(choices)
     return Snapshot(
-        devices, tuple(routes), tuple(policy), values, frozenset(("ip_vs_ftp", "nf_conntrack_ftp", "nf_nat_ftp")), tuple(tables),
-        tuple(services.values()),
+        devices, tuple(routes), tuple(policy), values, frozenset(("ip_vs_ftp", "nf_conntrack_ftp", "nf_nat_ftp")),
+        tuple(tables), tuple(services.values()),
     )  # fmt: skip
 
 

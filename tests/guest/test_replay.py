@@ -310,6 +310,7 @@ def captured_sessions(lab: Lab, path: Path, large: Path) -> None:
     assert capture.returncode == 0, complaint
 
 
+@pytest.mark.timeout(900)
 def test_every_packet_leaves_as_the_kernel_sent_it(lab: Lab, tmp_path: Path) -> None:
     wanted, large = tmp_path / "director.toml", tmp_path / "large"
     wanted.write_text(DIRECTOR)
@@ -322,7 +323,7 @@ def test_every_packet_leaves_as_the_kernel_sent_it(lab: Lab, tmp_path: Path) -> 
     state.write_text(exported.stdout)
     captured_sessions(lab, captured, large)
     command = ("emulate", "replay", str(captured), "--file", str(state), "--out", str(replayed), "--quiet")
-    done = run(sys.executable, "-m", "ipvsctl", *command, cwd=ROOT)
+    done = run(sys.executable, "-m", "ipvsctl", *command, timeout=600, cwd=ROOT)
     assert done.status == 0, done.stderr
     sent, emulated = leaving(captured), leaving(replayed)
     assert set(sent) == set(emulated) == {"eth0", "eth1", "eth2"}

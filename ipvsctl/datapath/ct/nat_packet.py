@@ -59,9 +59,14 @@ def rewrite(skb: Skb, other: bytes, source: bool) -> bool:
 
 
 def _manipulate(
-    data: bytearray, at: int, thoff: int, protocol: int, address: bytes, number: int, source: bool
+    data: bytearray, at: int, thoff: int, protocol: int, address: bytes, number: int, source: bool,
+    partial: bool = False,
 ) -> bool:  # fmt: skip
-    """nf_nat_ipv4_manip_pkt, nf_nat_ipv6_manip_pkt: `at` the IP header, `thoff` the transport header or -1 for none."""
+    """nf_nat_ipv4_manip_pkt, nf_nat_ipv6_manip_pkt: `at` the IP header, `thoff` the transport header or -1 for none.
+
+    `partial`: the skb's checksum is left to the device (CHECKSUM_PARTIAL), as IPVS leaves that of an ICMPv6 error. The
+    kernel then changes the quoted checksum as if it were one to be completed: by the other sign.
+    """
     if len(address) == 4:
         position = at + 12 if source else at + 16
         field = data[position : position + 4]
@@ -70,7 +75,7 @@ def _manipulate(
         field = data[position : position + 16]
     # 2**16 is 1 modulo 0xFFFF: the remainder of the whole address is that of the sum of its words.
     before, after = int.from_bytes(field) % 0xFFFF, int.from_bytes(address) % 0xFFFF
-    if thoff >= 0 and not _manipulate_transport(data, thoff, protocol, before, after, number, source):
+    if thoff >= 0 and not _manipulate_transport(data, thoff, protocol, before, after, number, source, partial):
         return False
     if len(address) == 4:
         check = replaced(data[at + 10] << 8 | data[at + 11], before, after)
@@ -80,7 +85,7 @@ def _manipulate(
 
 
 def _manipulate_transport(
-    data: bytearray, thoff: int, protocol: int, before: int, after: int, number: int, source: bool
+    data: bytearray, thoff: int, protocol: int, before: int, after: int, number: int, source: bool, partial: bool
 ) -> bool:  # fmt: skip
     """l4proto_manip_pkt. `before` and `after` are the sums of the address that the checksum covers."""
     if protocol in _CHECKS or protocol == SCTP:
@@ -89,12 +94,15 @@ def _manipulate_transport(
         where = thoff if source else thoff + 2
         if protocol == ICMPV6:
             where = thoff + 4 if data[thoff] in _ECHO6 else -1
+        if partial:
+            before, after = after, before
         if where >= 0:
-            before += data[where] << 8 | data[where + 1]
-            after += number
+            if not partial:
+                before += data[where] << 8 | data[where + 1]
+                after += number
             data[where], data[where + 1] = number >> 8, number & 255
         if protocol == SCTP:
-            if len(data) >= thoff + 12:
+            if len(data) >= thoff + 12 and not partial:
                 seal(data, thoff)
             return True
         offset, length = _CHECKS[protocol]
@@ -161,7 +169,7 @@ def translate_error(skb: Skb, entry: Entry, source: bool) -> Verdict:
     if not status & (SRC_NAT if source != reply else DST_NAT):
         return None
     other = entry.original if reply else entry.reply
-    if not _rewrite_quotation(data, inside, skb.family, other, not source):
+    if not _rewrite_quotation(data, inside, skb.family, other, not source, skb.partial):
         return Reason.NAT
     data[thoff + 2] = data[thoff + 3] = 0
     start = 0 if skb.family == INET else pseudo(skb.source, skb.destination, ICMPV6, len(data) - thoff)
@@ -175,7 +183,9 @@ def translate_error(skb: Skb, entry: Entry, source: bool) -> Verdict:
     return None
 
 
-def _rewrite_quotation(data: bytearray, at: int, family: int, key: bytes, source: bool) -> bool:
+def _rewrite_quotation(
+    data: bytearray, at: int, family: int, key: bytes, source: bool, partial: bool
+) -> bool:  # fmt: skip
     """Make the quoted packet's source, or else destination, that of the tuple `key` itself."""
     end = len(key) - 4
     half = (end + 1) >> 1
@@ -187,7 +197,7 @@ def _rewrite_quotation(data: bytearray, at: int, family: int, key: bytes, source
     if protocol in (ICMP, ICMPV6):
         second = end
     thoff = at + (data[at] & 15) * 4 if family == INET else _quoted_transport(data, at)
-    return _manipulate(data, at, thoff, protocol, address, key[second] << 8 | key[second + 1], source)
+    return _manipulate(data, at, thoff, protocol, address, key[second] << 8 | key[second + 1], source, partial)
 
 
 def _quoted_transport(data: bytearray, at: int) -> int:

@@ -40,6 +40,8 @@ def make(protocol: int, source: bytes, destination: bytes, data: Buffer, at: int
         if len(data) < at + 8:
             return None
         return b"".join((_FIRST[protocol], source, destination, data[at + 4 : at + 6], data[at : at + 2]))
+    if len(source) == 16 and protocol in _EXTENSIONS:
+        return None  # Cut off: what would follow is not there.
     numbers: Buffer = _NOTHING
     if protocol == GRE and len(data) >= at + 4 and data[at + 1] & 7 == 1 and len(data) >= at + 8:
         # PPTP's own GRE. Without its helper the call has no source key.

@@ -98,6 +98,7 @@ def icmp_error(skb: Skb, conn: Conn, header: Header, request: bool) -> bool:
     else:
         skb.set_source(address)
     inner = header.offset
+    skb.partial = skb.family == INET6
     if skb.family == INET6:
         at = inner + (8 if request else 24)
         data[at : at + 16] = address
