@@ -34,17 +34,17 @@ def parse(text: str | bytes, file: str) -> Director:
     problems are the error's notes (`__notes__`), one line "FILE:LINE: REASON" each. A file that names nothing is an
     error: applied with --prune it would remove every service.
     """
-    content = _decoded(text, file)
+    content = decoded(text, file)
     # Thousands of new values and no garbage among them: the cycle collector would only look at them again and again.
     paused = gc.isenabled()
     gc.disable()
     try:
-        reading = Reading(_tables(content, file))
+        reading = Reading(tables(content, file))
     finally:
         if paused:
             gc.enable()
     if reading.problems:
-        raise _report(reading.problems, content, file)
+        raise report(reading.problems, content, file)
     director = reading.director
     if not (director.services or director.sysctls or director.firewall or director.syncs is not None
             or (director.nfct or Nfct()) != Nfct() or (director.timeouts or Timeouts()) != Timeouts()):  # fmt: skip
@@ -53,7 +53,8 @@ def parse(text: str | bytes, file: str) -> Director:
     return director
 
 
-def _decoded(text: str | bytes, file: str) -> str:
+def decoded(text: str | bytes, file: str) -> str:
+    """A file's text; raises FileError for one that is too long, is not UTF-8 or holds a NUL byte."""
     if len(text) > MAX_SIZE:
         raise FileError(file, 1, f"the file has {len(text)} bytes, expected at most {MAX_SIZE}")
     try:
@@ -71,7 +72,8 @@ def _decoded(text: str | bytes, file: str) -> str:
     return content
 
 
-def _tables(content: str, file: str) -> dict[str, Any]:
+def tables(content: str, file: str) -> dict[str, Any]:
+    """What TOML makes of a text; raises FileError with the line of the first fault."""
     import rtoml
 
     try:
@@ -90,7 +92,7 @@ def _tables(content: str, file: str) -> dict[str, Any]:
         raise FileError(file, line, f"not TOML: {reason}, in {quoted(lines[line - 1].strip())}") from None
 
 
-def _report(problems: list[Problem], content: str, file: str) -> FileError:
+def report(problems: list[Problem], content: str, file: str) -> FileError:
     """The error for the problems of a file, in the order of its lines."""
     from ipvsctl.formats.toml_lines import locate
 

@@ -78,13 +78,13 @@ def parse(text: str | bytes, file: str) -> Snapshot:
 
 def load(text: str | bytes, file: str) -> tuple[str, dict[str, Any]]:
     """The text as characters, and its tables; raises FileError for what is not TOML."""
-    content = director_file._decoded(text, file)
-    return content, director_file._tables(content, file)
+    content = director_file.decoded(text, file)
+    return content, director_file.tables(content, file)
 
 
 def report(notes: Notes, content: str, file: str) -> FileError:
     """The error for the problems of a file, in the order of its lines."""
-    return director_file._report(notes.problems, content, file)
+    return director_file.report(notes.problems, content, file)
 
 
 class SnapshotReading(Notes):
