@@ -1,5 +1,8 @@
 """Corpus and generated scenarios on the datapath and on a real kernel: everything in one boot.
 
+What differs is played once more, in a boot of its own: a guest that stalls for a moment mixes up the timers of a
+scenario, and does not stall at the same place twice; what the datapath does wrong differs every time.
+
 IPVSCTL_DIFFERENTIAL_COUNT (300) generated scenarios of IPVSCTL_DIFFERENTIAL_SEED (2003), on the kernel of
 IPVSCTL_DIFFERENTIAL_SUITE (bookworm).
 """
@@ -45,6 +48,16 @@ class Played:
             self._found[name] = judge(self.scenarios[name], self.results.get(name))
         return self._found[name]
 
+    def differing(self) -> list[Scenario]:
+        """The scenarios in which something differs that is not known to."""
+        return [scenario for name, scenario in self.scenarios.items() if unknown(self.differences(name))]
+
+    def replaced(self, results: dict[str, Result]) -> None:
+        """Take what the kernel did the second time."""
+        for name, result in results.items():
+            self.results[name] = result
+            self._found.pop(name, None)
+
     def check(self, names: list[str]) -> None:
         """Fails with what differs in any of the scenarios."""
         lines: list[str] = []
@@ -73,7 +86,11 @@ def played() -> Played:
             # One file that cannot be read is one failure; the boot is for the others.
             broken[path.stem] = str(error)
     scenarios += [generate(SEED, number) for number in range(COUNT)]
-    return Played(scenarios, kernel.play(scenarios, SUITE), broken)
+    found = Played(scenarios, kernel.play(scenarios, SUITE), broken)
+    if again := found.differing():
+        print(f"played a second time: {' '.join(scenario.name for scenario in again)}")
+        found.replaced(kernel.play(again, SUITE))
+    return found
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
