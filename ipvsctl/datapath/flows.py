@@ -3,9 +3,12 @@
 The first plain segment (ACK, no more than PSH beside it) of an open TCP connection walks the whole table of hooks. If
 nothing on its way looked at more than addresses, ports, marks, devices and connection state, the next segments of the
 same direction would meet the same functions, rules and routes: only checksums, the TCP window, timers and counters are
-left to do, and they are done here. Whatever does not fit is left to the long way, which decides alone: every test
-comes before the first change. Who changes anything that a hook asks calls `clear` before, who reads a counter of rules
-or servers calls `settle`. tests/datapath/test_flows.py holds both ways equal.
+left to do; short_way.py does them. Whatever does not fit is left to the long way, which decides alone. Who changes
+anything that a hook asks calls `clear` before, who reads a counter of rules or servers calls `settle`; connections tell
+when they begin and end. tests/datapath/test_flows.py holds both ways equal.
+
+A State is a connection's for as long as it stays open, and nothing makes its windows unknown again meanwhile: that both
+sides have shown one, and this side has acknowledged something, is asked once, when the flow is learnt.
 """
 
 from __future__ import annotations
@@ -46,8 +49,8 @@ class Output:
         return iter((self.device, self.packet, self.next_hop))
 
 
-MOST = 65_536
-"""Flows that are kept; with one more all are forgotten and learnt anew."""
+MOST = 2 * tcp.UNPACKED
+"""Flows that are kept, two of each connection that has its State ready; with one more all are learnt anew."""
 
 _FIELDS = ">IHIH12sIIHHH"
 HEADERS = Struct(_FIELDS + "2x")
@@ -61,8 +64,8 @@ _OPEN, _OPEN_IPVS = tcp.ESTABLISHED, states_tcp.ESTABLISHED
 _FIXED = ASSURED | CONFIRMED | SEEN_REPLY
 _UNFIT = SRC_NAT | DST_NAT | DYING | FIXED_TIMEOUT
 _PREFIX = "net.netfilter.nf_conntrack_tcp_"
-_ESTABLISHED, _UNACK, _NO_WINDOW, _REPEATS = (
-    _PREFIX + name for name in ("timeout_established", "timeout_unacknowledged", "timeout_max_retrans", "max_retrans")
+_ESTABLISHED, _UNACK, _REPEATS = (
+    _PREFIX + name for name in ("timeout_established", "timeout_unacknowledged", "max_retrans")
 )
 
 
@@ -106,18 +109,22 @@ class Tally:
 class Flow:
     """One direction of a connection.
 
-    `parts` are its entries and its TCP windows: `mine` of the sender, `theirs` of the receiver. `head` and `word` are
-    what packets begin with less their length, and the word of TTL and protocol, which is `sent_word` afterwards; `ends`
-    are the new addresses and ports. `header` and `segment` are the constant parts of sums, `ip_delta` and `tcp_delta`
-    what is added to checksums, `limit` the longest packet that certainly fits everywhere.
+    `mine` and `theirs` are the TCP windows of sender and receiver. `head` and `word` are what packets begin with less
+    their length, and the word of TTL and protocol, which is `sent_word` afterwards; `ends` are the new addresses and
+    ports. `header` and `segment` are the constant parts of sums, `ip_delta` and `tcp_delta` what is added to checksums,
+    `limit` the longest packet that certainly fits everywhere: one that has, or that fits the least MTU of all.
     """
 
     __slots__ = (
-        "device", "ends", "head", "header", "hop", "indev", "ip_delta", "limit", "parts", "reply", "segment",
-        "sent_word", "tally", "tcp_delta", "word",
+        "conn", "device", "ends", "entry", "head", "header", "hop", "indev", "ip_delta", "limit", "mine", "reply",
+        "segment", "sent_word", "state", "tally", "tcp_delta", "theirs", "word",
     )  # fmt: skip
 
-    parts: tuple[Entry, Conn, State, Side, Side]
+    entry: Entry
+    conn: Conn
+    state: State
+    mine: Side
+    theirs: Side
     tally: Tally
     indev: str
     device: str
@@ -137,13 +144,14 @@ class Flow:
 class Flows:
     """The flows by addresses and ports as they stand in the packet."""
 
-    __slots__ = ("_enabled", "_least_mtu", "_tallies", "engine", "established", "table", "unacknowledged")
+    __slots__ = ("_enabled", "_least_mtu", "_numbers", "_tallies", "engine", "established", "table", "unacknowledged")
 
     def __init__(self, engine: Engine, snapshot: Snapshot) -> None:
         self.engine = engine
         self._enabled = True
         self.table: dict[bytes, Flow] = {}
         self._tallies: dict[tuple[object, ...], Tally] = {}
+        self._numbers: dict[int, int] = {}
         self.established = self.unacknowledged = 0
         mtus = [device.mtu for device in snapshot.devices] + [route.mtu for route in snapshot.routes if route.mtu]
         self._least_mtu = min(mtus, default=0)
@@ -175,6 +183,7 @@ class Flows:
         self.settle()
         self.table.clear()
         self._tallies.clear()
+        self._numbers.clear()
 
     def settle(self) -> None:
         """Carry what was counted here to where it belongs: before counters are read or set."""
@@ -197,7 +206,7 @@ class Flows:
         """A segment ends a connection (FIN or RST): its flows, of both directions, are of no more use."""
         found = self.table.get(packet[12:24])
         if found is not None:
-            entry = found.parts[0]
+            entry = found.entry
             self.forget(entry.original, entry.reply)
 
     def forget(self, *keys: bytes) -> None:
@@ -240,10 +249,11 @@ class Flows:
         mine, theirs = (state.reply, state) if reply else (state, state.reply)
         if not mine.flags & MAXACK_SET:
             return
-        flow.parts = entry, conn, state, mine, theirs
+        flow.entry, flow.conn, flow.state, flow.mine, flow.theirs = entry, conn, state, mine, theirs
         flow.reply = reply
         flow.indev = device
-        flow.limit = max(min(dst.mtu, self._least_mtu), len(packet))
+        limit = max(min(dst.mtu, self._least_mtu), len(packet))
+        flow.limit = self._numbers.setdefault(limit, limit)
         flow.tally = self._tally(recorder.counters, conn.dest, reply)
         if len(self.table) >= MOST:
             self.clear()
@@ -264,7 +274,10 @@ class Flows:
         head, number, word, check, _, seq, ack, bits, window, tcp_check = HEADERS.unpack_from(packet)
         flow = Flow()
         flow.device, flow.hop, flow.ends = output.device, output.next_hop, after
-        flow.head, flow.word, flow.sent_word = head - len(packet), word, word - 0x100
+        # Most flows have these in common; no number is kept twice.
+        flow.head, flow.word, flow.sent_word = (
+            self._numbers.setdefault(each, each) for each in (head - len(packet), word, word - 0x100)
+        )
         flow.segment = words(before) + TCP - 20
         flow.header = words(before[:8]) + (head >> 16) + (word >> 16) + (word & 0xFFFF)
         # RFC 1624: what is added to the words is taken from the checksum; one less TTL is 0x100 less.

@@ -21,9 +21,6 @@ from ipvsctl.wire.checksum import words
 if TYPE_CHECKING:
     from ipvsctl.datapath.trace import Tracer
 
-_PLAIN, _PLAIN_PUSH, _STAMPED, _STAMPED_PUSH = 0x5010, 0x5018, 0x8010, 0x8018
-"""Header length and flags: without options, and with those of timestamps."""
-
 _TIMESTAMP = b"\x01\x01\x08\x0a"
 _LONG = 400
 """Bytes from which on `words` is faster than one division."""
@@ -62,7 +59,7 @@ class ShortWay(ABC):
         except (KeyError, Short):
             return self.long_way(device, packet, now)
         size = len(packet)
-        entry, conn, state, mine, theirs = flow.parts
+        entry, conn, state, mine, theirs = flow.entry, flow.conn, flow.state, flow.mine, flow.theirs
         if (
             word != flow.word or head - size != flow.head or size > flow.limit or device != flow.indev or not window
             or state.state != _OPEN or conn.state != _OPEN_IPVS
@@ -79,6 +76,7 @@ class ShortWay(ABC):
             total = words(packet[24:])
         if (number + check + size + flow.header) % 0xFFFF or (total + size + flow.segment) % 0xFFFF:
             return self.long_way(device, packet, now)
+        # Header length and flags: ACK, with PSH or without, and no options but timestamps.
         if bits in (0x5018, 0x5010):
             end = seq + (size - 40)
         elif bits in (0x8018, 0x8010) and packet[40:44] == _TIMESTAMP and size >= 52:
@@ -109,9 +107,9 @@ class ShortWay(ABC):
             if behind < 0 or (behind > 66000 and behind > own_window):
                 return self.long_way(device, packet, now)
         elif their_flags & UNACKNOWLEDGED:
+            # All tests are passed: the packet goes out.
             theirs.flags = their_flags = their_flags & ~UNACKNOWLEDGED
 
-        # From here on, and a line above, it is known that the packet goes out.
         if own_window < offered:
             mine.maxwin = offered
         if news:

@@ -44,12 +44,14 @@ class Owner(Protocol):
 class Timers:
     """Owners by slot."""
 
-    __slots__ = ("_last", "_order", "_slots", "due")
+    __slots__ = ("_last", "_numbers", "_order", "_slots", "due")
 
     def __init__(self) -> None:
         self.due = inf
         """When `poll` has something to do next; an empty slot may make it earlier than it need be."""
         self._slots: dict[int, dict[Owner, None]] = {}
+        self._numbers: dict[int, int] = {}
+        """Each slot's number once, for the many owners that have it."""
         self._order: list[int] = []
         self._last = 0
         """The latest slot that was due at the last poll that found any."""
@@ -70,10 +72,11 @@ class Timers:
             owners = self._slots.get(slot)
         if owners is None:
             owners = self._slots[slot] = {}
+            self._numbers[slot] = slot
             heappush(self._order, slot)
             if slot - 1 < self.due * SLOTS:
                 self.due = (slot - 1) / SLOTS
-        owner.slot = slot
+        owner.slot = self._numbers[slot]
         owners[owner] = None
 
     def forget(self, owner: Owner) -> None:
@@ -103,7 +106,7 @@ class Timers:
                     budget -= CALL
                     owner.on_timer(now)
             if order[0] == first:
-                del slots[heappop(order)]
+                del slots[first], self._numbers[heappop(order)]
         self.due = (order[0] - 1) / SLOTS if order else inf
         return False
 

@@ -69,6 +69,7 @@ policies. What is not compared is written in masks.py with its reason, differenc
     compare, masks, judge, known                         show               for people
 
 Timers run in real time in the kernel; the datapath plays at the times at which the kernel really was. Scenarios run
-side by side, each in namespaces of its own, so waiting costs nothing, but `at` is only ever "not before": leave half a
-second around a timeout.
+side by side, each in namespaces of its own, so waiting costs nothing, but `at` is only ever "not before". A guest that
+is busy is seconds late: it keeps a pause of 0.05 s or more between two steps, and no other time. So leave half a second
+behind a timeout, and let what shall not end meanwhile have a timeout of minutes.
 '''

@@ -29,6 +29,8 @@ from tests.differential.guest_wire import Port, Wire
 _NEWNET = 0x40000000
 _ETHTOOL = 0x8946
 _OFFLOADS = (0x15, 0x17, 0x19, 0x1F, 0x24, 0x2C)  # ETHTOOL_S{RXCSUM,TXCSUM,SG,TSO,GSO,GRO}
+_FLAGS, _RUNNING = 0x8913, 0x40  # SIOCGIFFLAGS, IFF_RUNNING
+_READINGS = 50
 _MARK = 36
 _DELETE_CONNTRACK = 2
 _ESTIMATOR = 2.3
@@ -53,6 +55,9 @@ _QUIET = (
 
 _REPORTS = 0.03
 """Seconds after which the kernel has told its multicast groups, once: guest.py sees that it does not repeat that."""
+
+_WAIT = 0.05
+"""A pause of so many seconds between two steps is meant: it is kept, however late the guest is."""
 
 _LIBRARY = ctypes.CDLL(None, use_errno=True)
 
@@ -88,9 +93,10 @@ class World:
             self._lay_out()
             self.begin = time.monotonic()
             self.result["setup"] = round(self.begin - started, 3)
-            settled = 0.0
+            settled, done, before = 0.0, self.begin, 0.0
             for step in self.job["steps"]:
-                due = max(self.begin + step["at"], settled)
+                pause, before = step["at"] - before, step["at"]
+                due = max(self.begin + step["at"], settled, done + pause if pause >= _WAIT else 0.0)
                 while time.monotonic() < due:
                     self.wire.collect()
                     call("setns", self.home, _NEWNET)
@@ -98,8 +104,9 @@ class World:
                     call("setns", self.namespace, _NEWNET)
                 self._note_step()
                 self._step(step)
+                done = time.monotonic()
                 if step["do"] == "change":
-                    settled = time.monotonic() + _SWEEP
+                    settled = done + _SWEEP
             self._note_step()
             self._read()
             if self.ipvs is not None:
@@ -150,7 +157,9 @@ class World:
         rtnetlink.talk([rtnetlink.up(indexes[device["name"]], device["name"]) for device in devices])
         call("setns", self.home, _NEWNET)
         rtnetlink.talk([rtnetlink.up(socket.if_nametoindex(port.peer), port.peer) for port in self.ports.values()])
+        _wait_for_links([port.peer for port in self.ports.values()])
         call("setns", self.namespace, _NEWNET)
+        _wait_for_links([device["name"] for device in devices])
         _stop_offloads(devices)
         for name, value in job["sysctls"]:
             if name.startswith(later):
@@ -226,7 +235,7 @@ class World:
 
     def _read(self) -> None:
         self.result["conntrack"] = [conntrack_to_dict(entry) for entry in KernelConntrack().entries()]
-        self.result["connections"] = Path("/proc/thread-self/net/ip_vs_conn").read_text().splitlines()[1:]
+        self.result["connections"] = _connections()
         self.result["services"] = []
         if self.ipvs is not None:
             self.result["services"] = [status_to_dict(status) for status in self.ipvs.services()]
@@ -277,6 +286,36 @@ def _stop_offloads(devices: list[dict[str, Any]]) -> None:
                 value = ctypes.create_string_buffer(struct.pack("=II", command, 0))
                 request = struct.pack("=16sQ16x", device["name"].encode(), ctypes.addressof(value))
                 fcntl.ioctl(channel, _ETHTOOL, request)
+
+
+def _wait_for_links(names: list[str]) -> None:
+    """A link that has come up loses what it is given to send until a worker of the kernel has seen it (linkwatch).
+
+    What is asked of rtnetlink afterwards waits for that worker to be through.
+    """
+    deadline = time.monotonic() + 5
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+        for name in names:
+            request = struct.pack("=16s24x", name.encode())
+            while not struct.unpack_from("=H", fcntl.ioctl(channel, _FLAGS, request), 16)[0] & _RUNNING:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{name} does not run after 5 s")
+                time.sleep(0.002)
+
+
+def _connections() -> list[str]:
+    """The lines of /proc/net/ip_vs_conn: read until twice the same.
+
+    It comes in pieces that count on from a place in the whole kernel's table, which all namespaces change.
+    """
+    before: list[list[str]] = []
+    for _ in range(_READINGS):
+        lines = Path("/proc/thread-self/net/ip_vs_conn").read_text().splitlines()[1:]
+        seen = sorted(line.split()[:8] for line in lines)
+        if seen == before:
+            return lines
+        before = seen
+    raise TimeoutError(f"/proc/net/ip_vs_conn is not twice the same in {_READINGS} readings")
 
 
 def _wait_for_addresses6(addresses: list[str]) -> None:

@@ -10,12 +10,17 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.fuzz.drive import Tally, play
+from tests.fuzz.formats import findings
+
+_HANGS = 600
+"""Seconds after which a round is taken to be stuck: the traceback says where."""
 
 TWINS = ("", "", "traced", "", "slow")
 """What the rounds run beside, in turn."""
@@ -31,6 +36,7 @@ def rounds(seed: int, packets: int, until: float) -> Iterator[tuple[int, Tally]]
     """Rounds until there were enough packets, or the time is up."""
     number = 0
     while packets > 0 and time.monotonic() < until:
+        faulthandler.dump_traceback_later(_HANGS, exit=True)
         most, twin = plan(number)
         tally = play(seed, number, min(most, packets), twin)
         packets -= max(tally.packets, 1)
@@ -71,11 +77,15 @@ def main() -> int:
             marks.append((total.packets, memory()))
             print(f"{total.packets} packets, {number + 1} rounds, {time.monotonic() - start:.0f} s, "
                   f"{memory() >> 20} MiB, {len(total.findings)} findings", flush=True)  # fmt: skip
+    faulthandler.cancel_dump_traceback_later()
+    texts = list(findings(options.seed, min(options.packets // 50, 20_000)))
+    print(*texts, sep="\n", end="\n" if texts else "")
     print(f"{total.packets} packets in, {total.sent} out, {total.events} events, {time.monotonic() - start:.0f} s")
+    print(f"the slowest took {total.slowest * 1000:.0f} ms")
     print("verdicts:", ", ".join(f"{name} {count}" for name, count in total.verdicts.most_common()))
     print("memory:", ", ".join(f"{size >> 20} MiB at {packets}" for packets, size in marks))
-    print(len(total.findings), "findings")
-    return bool(total.findings)
+    print(len(total.findings) + len(texts), "findings")
+    return bool(total.findings or texts)
 
 
 if __name__ == "__main__":

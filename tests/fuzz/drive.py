@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from time import process_time
 
 from ipvsctl.datapath.engine import Engine
 from ipvsctl.datapath.explain import explain
@@ -29,6 +30,9 @@ from tests.fuzz.worlds import world
 
 BATCH = 250
 """Events between two looks into the tables; more in long rounds."""
+
+PATIENCE = 2.0
+"""Seconds of the processor that one event may take; a packet takes far less than a hundredth of one."""
 
 _ENOUGH = 5
 """Complaints of a round after which it ends."""
@@ -56,6 +60,8 @@ class Tally:
     packets: int = 0
     events: int = 0
     sent: int = 0
+    slowest: float = 0.0
+    """Seconds of the event that took longest."""
     verdicts: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
 
@@ -63,6 +69,7 @@ class Tally:
         self.packets += other.packets
         self.events += other.events
         self.sent += other.sent
+        self.slowest = max(self.slowest, other.slowest)
         self.verdicts += other.verdicts
         self.findings += other.findings
 
@@ -141,17 +148,21 @@ class Round:
 
     def run(self, packets: int) -> Tally:
         """So many packets, then the end of all time."""
+        if self.run_without_end(packets) and not self.tally.findings:
+            self._end()
+        return self.tally
+
+    def run_without_end(self, packets: int) -> bool:
+        """So many packets; false when an exception ended it."""
         batch = max(BATCH, packets // 20)
         while self.tally.packets < packets and len(self.tally.findings) < _ENOUGH:
             event = self.traffic.event()
             if not self._happens(event):
-                return self.tally
+                return False
             if self.tally.events % batch == 0:
                 self._look()
         self._look()
-        if not self.tally.findings:
-            self._end()
-        return self.tally
+        return True
 
     def _complain(self, what: str, trace: str = "", most: int = 4) -> None:
         self.tally.findings.append(
@@ -167,11 +178,16 @@ class Round:
         sound = self._is_sound(event)
         if event.kind == "sysctl":
             self.bounds.before_write()
+        start = process_time()
         try:
             found = act(self.engine, event)
         except Exception:
             self._complain("an exception", traceback.format_exc())
             return False
+        took = process_time() - start
+        tally.slowest = max(tally.slowest, took)
+        if took > PATIENCE:
+            self._complain(f"it took {took:.1f} seconds")
         self.traffic.net.take(found)
         tally.sent += len(found)
         if event.packet or event.kind in ("in", "send"):
@@ -221,7 +237,7 @@ class Round:
                 if mine != other:
                     self._complain(f"the {self.twin.kind} twin has other {name}: {_difference(mine, other)}")
 
-    def _both(self) -> Iterator[tuple[str, list[object], list[object]]]:
+    def _both(self) -> Iterator[tuple[str, Sequence[object], Sequence[object]]]:
         assert self.twin is not None
         for (name, mine), (_, other) in zip(_listed(self.engine), _listed(self.twin.engine), strict=True):
             yield name, mine, other
@@ -246,7 +262,7 @@ class Round:
             self._complain(complaint)
 
 
-def _listed(engine: Engine) -> Iterator[tuple[str, list[object]]]:
+def _listed(engine: Engine) -> Iterator[tuple[str, Sequence[object]]]:
     """Everything that an engine tells of itself."""
     yield "drops", sorted((reason.name, count) for reason, count in engine.drops.items())
     yield "conntrack entries", list(engine.ct.report())
@@ -255,7 +271,7 @@ def _listed(engine: Engine) -> Iterator[tuple[str, list[object]]]:
     yield "tables", list(engine.tables.saved())
 
 
-def _difference(mine: list[object], other: list[object]) -> str:
+def _difference(mine: Sequence[object], other: Sequence[object]) -> str:
     """Where two lists begin to differ, in few words."""
     if len(mine) != len(other):
         return f"{len(other)}, not {len(mine)}"

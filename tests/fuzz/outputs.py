@@ -117,9 +117,9 @@ def _joined(outputs: Sequence[Output]) -> Iterator[bytes]:
             word = packet[6] << 8 | packet[7]
             if word & 0x3FFF:
                 length = (packet[0] & 15) * 4
-                header = packet[:6] + b"\0\0" + packet[8:length]
+                start = packet[:6] + b"\0\0" + packet[8:length]
                 pieces.setdefault(packet[4:6] + packet[9:10] + packet[12:20], []).append(
-                    ((word & 0x1FFF) * 8, bool(word & 0x2000), header, packet[length:])
+                    ((word & 0x1FFF) * 8, bool(word & 0x2000), start, packet[length:])
                 )
         else:
             protocol, at = transport(packet)

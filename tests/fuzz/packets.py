@@ -5,6 +5,8 @@ What is built here has right lengths and checksums; mutate.py spoils that.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from random import Random
 
 from ipvsctl.model.address import INET, INET6
@@ -25,6 +27,17 @@ _TCP_OPTIONS = (
 _EXTENSIONS = (0, 43, 60, 51)
 _OPTIONS6 = (b"\x01\x04\0\0\0\0", b"\x05\x02\0\0\x01\0", b"\xc2\x04\0\1\0\0", b"\x3e\x04\0\0\0\0", b"\xfe\x04abcd",
              b"\x00\x00\x00\x00\x00\x00", b"\x01\xff\0\0\0\0", b"\xc9\x10\0\0\0\0")  # fmt: skip
+
+_POOLS: dict[str, Mapping[int, tuple[str, ...]]] = {
+    "client": CLIENTS, "service": VIPS, "server": SERVERS, "own": OWN, "odd": ODD
+}  # fmt: skip
+
+
+def corpus() -> list[tuple[str, bytes]]:
+    """The packets that were found before: where they come in ("" for the host's own), and their bytes."""
+    lines = (Path(__file__).resolve().parent / "corpus" / "found.txt").read_text().splitlines()
+    found = [line.split() for line in lines if line and not line.startswith("#")]
+    return [("" if device == "-" else device, bytes.fromhex(packet)) for device, packet in found]
 
 
 class Packets:
@@ -49,13 +62,12 @@ class Packets:
         random = self.random
         if not side or random.random() < 0.04:
             side = random.choice(("client", "service", "server", "own", "odd"))
-        pools = {"client": CLIENTS, "service": VIPS, "server": SERVERS, "own": OWN, "odd": ODD}
         if self.flood and side == "client" and random.random() < 0.9:
             first = b"\xc6\x12" if family == INET else b"\x20\x01\x0d\xb8\x00\x77"
             return first + random.randbytes((4 if family == INET else 16) - len(first))
         if random.random() < 0.005:
             return random.randbytes(4 if family == INET else 16)
-        return packed(random.choice(pools[side][family]))
+        return packed(random.choice(_POOLS[side][family]))
 
     def port(self) -> int:
         """A port with a meaning, or any."""

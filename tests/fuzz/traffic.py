@@ -29,7 +29,7 @@ from ipvsctl.model.snapshot import SavedTable, Snapshot
 from ipvsctl.model.status import Daemon, Timeouts
 from tests.fuzz.mutate import mutated
 from tests.fuzz.outputs import has_odd_mss, is_fragment, right
-from tests.fuzz.packets import Packets
+from tests.fuzz.packets import Packets, corpus
 from tests.fuzz.places import CLIENTS, DEVICES, MARK, OWN, SERVERS, VIPS
 from tests.fuzz.rules import HOOKS, Rules
 from tests.fuzz.talks import End, Net, Talk, Talks
@@ -98,7 +98,7 @@ class Traffic:
         self.talks = Talks(random, self.net, self.packets)
         self.at = 1.0
         self._rules = {each.family: each for each in rules}
-        self._seen: list[tuple[str, bytes]] = []
+        self._seen: list[tuple[str, bytes]] = corpus()
         self._open: list[Talk] = []
         self._queue: list[tuple[str, bytes, bool]] = []
         self._port = 20000

@@ -110,7 +110,7 @@ _REPEATS, _LOOSE, _LIBERAL, _ANY_RST = (
     _PREFIX + name for name in ("max_retrans", "loose", "be_liberal", "ignore_invalid_rst")
 )
 
-UNPACKED = 65_536
+UNPACKED = 16_384
 """Connections whose State is kept ready; the others' is packed."""
 
 CLOSING = frozenset({FIN_WAIT, CLOSE_WAIT, LAST_ACK, TIME_WAIT, CLOSE})
