@@ -166,8 +166,9 @@ class Skb:
 
     @property
     def flags(self) -> int:
-        """The flags of a TCP header."""
-        return self.data[self.thoff + 13]
+        """The flags of a TCP header; 0 where that is cut off before them."""
+        at = self.thoff + 13
+        return self.data[at] if at < len(self.data) else 0
 
     @property
     def ttl(self) -> int:

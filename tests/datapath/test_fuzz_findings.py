@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 
 from ipvsctl.datapath.engine import Engine
+from ipvsctl.datapath.explain import explain
+from ipvsctl.datapath.session import Session
 from ipvsctl.datapath.skb import Skb
 from ipvsctl.datapath.verdict import Reason
+from ipvsctl.formats import iptables_save
 from ipvsctl.model.address import INET, INET6, ServerAddress, ServiceAddress
 from ipvsctl.model.director import ServiceWish
 from ipvsctl.model.service import Server, Service
 from ipvsctl.model.snapshot import Device, Route, Snapshot
-from ipvsctl.wire import icmp, ipv4, ipv6, udp
+from ipvsctl.wire import icmp, ipv4, ipv6, tcp, udp
 from ipvsctl.wire.address import packed
 
 DEVICES = (
@@ -93,3 +96,17 @@ def test_a_setting_that_is_a_list_of_ranges() -> None:
     engine.settings.write("net.ipv4.vs.est_cpulist", "")
     engine.settings.write("net.ipv4.vs.amemthresh", "-5")
     assert engine.settings["net.ipv4.vs.amemthresh"] == -5
+
+
+def test_a_tcp_header_that_ends_before_its_flags_is_explained() -> None:
+    """A rule that drops it as INVALID (nf_conntrack_tcp: short packet) is a reason to look at the flags it has not."""
+    text = "*filter\n-A INPUT -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n"
+    wish = ServiceWish(Service(ServiceAddress.of("tcp", "192.168.1.100", 80), "rr"), service().servers)
+    engine = director(wish, tables=iptables_save.parse(text, INET))
+    opened = tcp.build(CLIENT, VIP, 40923, 80, tcp.SYN, 1, 0, 100)
+    for number, segment in enumerate((opened, opened[:8])):
+        walk = Session(engine, "eth0", ("10.0.1.2", 40923), ("192.168.1.100", 80)).pass_through(
+            "a segment", bytes(ipv4.build(CLIENT, VIP, 6, segment)), "eth0"
+        )
+        assert (walk.verdict is Reason.RULE) == bool(number)
+        explain(engine, walk)

@@ -28,7 +28,7 @@ TWINS = ("", "", "traced", "", "slow")
 
 def plan(number: int) -> tuple[int, str]:
     """Packets and twin of a round: one in twelve is long, one in fifty very long."""
-    packets = 100_000 if number % 50 == 10 else 20_000 if number % 12 == 11 else 2_000
+    packets = 100_000 if number % 50 == 40 else 20_000 if number % 12 == 11 else 2_000
     return packets, TWINS[number % len(TWINS)]
 
 

@@ -10,9 +10,12 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from random import Random
 from time import process_time
 
+from ipvsctl.cli import trace_json, trace_text
+from ipvsctl.cli.environment import Environment
 from ipvsctl.datapath.engine import Engine
 from ipvsctl.datapath.explain import explain
 from ipvsctl.datapath.flows import Output
@@ -92,9 +95,20 @@ class Twin:
         engine.tracer = tracer = Tracer()
         found = act(engine, event)
         engine.tracer = None
-        if event.kind == "in":
-            explain(engine, Walk("", event.packet, event.device, engine.verdict, tracer.steps, found))
+        if event.kind in ("in", "send"):
+            self._tell(Walk("a packet", event.packet, event.device, engine.verdict, tracer.steps, found))
         return found
+
+    def _tell(self, walk: Walk) -> None:
+        """Say of a walk what `ipvsctl trace` would say."""
+        chance = self.share.random()
+        explain(self.engine, walk)
+        if chance < 0.1:
+            trace_json.to_dict(self.engine, [walk], "", ())
+        if chance < 0.03 and len(walk.packet) < 600:
+            env = Environment(stdout=StringIO(), variables={})
+            env.verbose = chance < 0.015
+            trace_text.show(env, self.engine, [walk], "")
 
 
 def act(engine: Engine, event: Event) -> list[Output]:
@@ -284,13 +298,12 @@ def _difference(mine: Sequence[object], other: Sequence[object]) -> str:
 
 def play(seed: int, number: int, packets: int, twin: str = "") -> Tally:
     """A round, and whether anything of it is still alive when it is over."""
+    before = alive()
     one = Round(seed, number, twin)
     tally = one.run(packets)
-    engine = one.engine
     if not tally.findings:
-        engine.flows.clear()
         one.twin = None
-        left = alive()
+        left = alive() - before
         if left:
             tally.findings.append(Finding(one.name, tally.events, f"alive when all is over: {dict(left)}"))
     return tally

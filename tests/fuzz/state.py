@@ -196,6 +196,7 @@ class Bounds:
             ("queues of fragments", len(engine.ip.fragments)),
             ("sources of fragments", len(engine.ip.fragments._peers)),
             ("next hops waited for", len(engine.ip._neighbours._waiting)),
+            ("flows", len(engine.flows)),
             ("deleted servers", len(engine.vs.services._trash)),
         ):
             if size:
