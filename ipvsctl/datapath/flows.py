@@ -252,12 +252,17 @@ class Flows:
         flow.entry, flow.conn, flow.state, flow.mine, flow.theirs = entry, conn, state, mine, theirs
         flow.reply = reply
         flow.indev = device
-        limit = max(min(dst.mtu, self._least_mtu), len(packet))
-        flow.limit = self._numbers.setdefault(limit, limit)
+        (flow.limit,) = self._once(max(min(dst.mtu, self._least_mtu), len(packet)))
+        if flow.hop == conn.daddr:
+            flow.hop = conn.daddr
         flow.tally = self._tally(recorder.counters, conn.dest, reply)
         if len(self.table) >= MOST:
             self.clear()
         self.table[packet[12:24]] = flow
+
+    def _once(self, *numbers: int) -> Iterator[int]:
+        """Numbers that most flows have in common, each kept once."""
+        return (self._numbers.setdefault(number, number) for number in numbers)
 
     def _tally(self, counters: list[Counter], dest: Dest, reply: int) -> Tally:
         service = dest.service
@@ -274,15 +279,13 @@ class Flows:
         head, number, word, check, _, seq, ack, bits, window, tcp_check = HEADERS.unpack_from(packet)
         flow = Flow()
         flow.device, flow.hop, flow.ends = output.device, output.next_hop, after
-        # Most flows have these in common; no number is kept twice.
-        flow.head, flow.word, flow.sent_word = (
-            self._numbers.setdefault(each, each) for each in (head - len(packet), word, word - 0x100)
-        )
+        flow.head, flow.word, flow.sent_word = self._once(head - len(packet), word, word - 0x100)
         flow.segment = words(before) + TCP - 20
         flow.header = words(before[:8]) + (head >> 16) + (word >> 16) + (word & 0xFFFF)
         # RFC 1624: what is added to the words is taken from the checksum; one less TTL is 0x100 less.
-        flow.ip_delta = (words(before[:8]) - words(after[:8]) + 0x100) % 0xFFFF
-        flow.tcp_delta = (words(before) - words(after)) % 0xFFFF
+        flow.ip_delta, flow.tcp_delta = self._once(
+            (words(before[:8]) - words(after[:8]) + 0x100) % 0xFFFF, (words(before) - words(after)) % 0xFFFF
+        )
         check, tcp_check = (check + flow.ip_delta) % 0xFFFF, (tcp_check + flow.tcp_delta) % 0xFFFF
         sent = (
             WITHOUT_URGENT.pack(head, number, flow.sent_word, check, after, seq, ack, bits, window, tcp_check)
