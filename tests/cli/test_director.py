@@ -197,7 +197,8 @@ class Stuck:
         self.read, write = os.pipe()
         filled = fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
         os.write(write, b"." * (filled - room))
-        command = [sys.executable, "-m", "ipvsctl", "-v", "apply", *options, "ftp.toml"]
+        # Whoever runs the tests may have been started by nohup, whose choice the command would keep.
+        command = ["env", "--default-signal", sys.executable, "-m", "ipvsctl", "-v", "apply", *options, "ftp.toml"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=write, text=True)
         os.close(write)
         until(lambda: self._waiting() == filled and self._reached() == at)
