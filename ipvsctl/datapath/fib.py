@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from ipvsctl.datapath.verdict import Reason
 from ipvsctl.model.address import INET, INET6
-from ipvsctl.model.snapshot import DEFAULT, LOCAL, MAIN
+from ipvsctl.model.route import DEFAULT, LOCAL, MAIN
 
 CACHED = 16384
 """Answers that are remembered at most, for each family."""

@@ -8,7 +8,7 @@ from ipvsctl.datapath.fib import Dst, Fib, Hop
 from ipvsctl.datapath.interfaces import Interface
 from ipvsctl.datapath.source6 import select6
 from ipvsctl.datapath.verdict import Reason
-from ipvsctl.model.snapshot import LOCAL
+from ipvsctl.model.route import LOCAL
 
 if TYPE_CHECKING:
     from ipvsctl.datapath.engine import Engine

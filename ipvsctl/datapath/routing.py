@@ -15,7 +15,8 @@ from ipvsctl.datapath.route6 import Routing6
 from ipvsctl.datapath.source6 import select6
 from ipvsctl.datapath.verdict import Reason
 from ipvsctl.model.address import INET, INET6
-from ipvsctl.model.snapshot import LOCAL, MAIN, Device, PolicyRule, Route, Snapshot
+from ipvsctl.model.route import LOCAL, MAIN, PolicyRule, Route
+from ipvsctl.model.snapshot import Device, Snapshot
 from ipvsctl.wire.address import packed
 
 if TYPE_CHECKING:

@@ -37,7 +37,8 @@ from ipvsctl.formats.director_read import Reading
 from ipvsctl.formats.snapshot_values import DEFAULTS, TABLES, Notes
 from ipvsctl.model.address import FAMILY_NAMES, INET, INET6
 from ipvsctl.model.director import Director
-from ipvsctl.model.snapshot import Device, PolicyRule, Route, SavedTable, Snapshot
+from ipvsctl.model.route import PolicyRule, Route
+from ipvsctl.model.snapshot import Device, SavedTable, Snapshot
 from ipvsctl.model.status import Timeouts
 
 if TYPE_CHECKING:

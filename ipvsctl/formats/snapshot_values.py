@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ipvsctl.errors import UsageError
 from ipvsctl.formats import director_values as values
 from ipvsctl.formats.director_values import Problem, Reader, Wrong, quoted, wrong
-from ipvsctl.model.snapshot import MAIN
+from ipvsctl.model.route import MAIN
 
 if TYPE_CHECKING:
     from ipvsctl.formats.toml_lines import Path

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from ipvsctl.errors import Refused
 from ipvsctl.kernel.talk import DUMP, REQUEST, attributes, talk
 from ipvsctl.model.address import INET, INET6
-from ipvsctl.model.snapshot import LOCAL, Device, PolicyRule, Route
+from ipvsctl.model.route import LOCAL, PolicyRule, Route
+from ipvsctl.model.snapshot import Device
 from ipvsctl.wire.address import readable
 
 _NETLINK_ROUTE = 0

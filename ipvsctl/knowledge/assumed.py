@@ -11,8 +11,9 @@ from ipaddress import ip_network
 
 from ipvsctl.knowledge.recipes import wanted
 from ipvsctl.model.director import Director, ServiceWish
+from ipvsctl.model.route import Route
 from ipvsctl.model.rule import OwnChain
-from ipvsctl.model.snapshot import Device, Route, Snapshot
+from ipvsctl.model.snapshot import Device, Snapshot
 from ipvsctl.model.status import Timeouts
 
 CLIENTS, SERVERS = "eth0", "eth1"

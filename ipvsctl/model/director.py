@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ipvsctl.model.address import ServiceAddress
+from ipvsctl.model.route import PolicyRule, Route
 from ipvsctl.model.rule import OwnChain
 from ipvsctl.model.service import Server, Service
 from ipvsctl.model.status import Daemon, ServiceStatus, Timeouts
@@ -21,11 +22,15 @@ HELPERS = ("ftp",)
 
 @dataclass(frozen=True, slots=True)
 class ServiceWish:
-    """A service with its servers in the order of the file; `helper` "ftp" or None."""
+    """A service with its servers in the order of the file; `helper` "ftp" or None.
+
+    `members` of a firewall mark's service: the addresses and ports whose packets get the mark (port 0: every port).
+    """
 
     service: Service
     servers: tuple[Server, ...] = ()
     helper: str | None = None
+    members: tuple[ServiceAddress, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,19 @@ class FirewallWish:
 
 
 @dataclass(frozen=True, slots=True)
+class Uplink:
+    """A way to the clients of a virtual address of its own: replies from `address` leave by `device` to `gateway` (S4).
+
+    `table` is the routing table for it, 0 for one that ipvsctl chooses. Addresses are canonical text of one family.
+    """
+
+    address: str
+    device: str
+    gateway: str
+    table: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Director:
     """A whole director file. `sysctls` in the file's order; `syncs` None when the file has no [[sync]]."""
 
@@ -58,6 +76,7 @@ class Director:
     sysctls: tuple[tuple[str, str], ...] = ()
     timeouts: Timeouts | None = None
     syncs: tuple[Daemon, ...] | None = None
+    uplinks: tuple[Uplink, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +93,8 @@ class Wanted:
     timeouts: Timeouts | None = None
     daemons: tuple[Daemon, ...] | None = None
     services: tuple[ServiceWish, ...] | None = None
+    routes: tuple[Route, ...] | None = None
+    policy: tuple[PolicyRule, ...] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -92,4 +113,6 @@ class Found:
     timeouts: Timeouts = field(default_factory=Timeouts)
     daemons: tuple[Daemon, ...] = ()
     services: Mapping[ServiceAddress, ServiceStatus] = field(default_factory=dict)
+    routes: tuple[Route, ...] = ()
+    policy: tuple[PolicyRule, ...] = ()
     notes: tuple[str, ...] = ()

@@ -17,8 +17,9 @@ from ipvsctl.datapath.skb import ACK, FIN, PSH, RST, SYN, URG
 from ipvsctl.formats import iptables_save
 from ipvsctl.model.address import INET, ServerAddress, ServiceAddress
 from ipvsctl.model.director import ServiceWish
+from ipvsctl.model.route import PolicyRule, Route
 from ipvsctl.model.service import Server, Service
-from ipvsctl.model.snapshot import Device, PolicyRule, Route, SavedTable, Snapshot
+from ipvsctl.model.snapshot import Device, SavedTable, Snapshot
 from ipvsctl.model.status import Timeouts
 from ipvsctl.wire import icmp, ipv4, tcp
 from ipvsctl.wire.address import packed

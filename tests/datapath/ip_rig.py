@@ -13,7 +13,8 @@ from ipvsctl.datapath.engine import Engine, Output
 from ipvsctl.datapath.hooks import HOOK_NAMES, PRE_ROUTING
 from ipvsctl.datapath.skb import Skb
 from ipvsctl.datapath.verdict import Reason, Verdict
-from ipvsctl.model.snapshot import Device, PolicyRule, Route, Snapshot
+from ipvsctl.model.route import PolicyRule, Route
+from ipvsctl.model.snapshot import Device, Snapshot
 from ipvsctl.wire import icmp, ipv4, ipv6, tcp, udp
 from ipvsctl.wire.address import packed, readable
 

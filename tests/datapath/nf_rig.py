@@ -11,7 +11,8 @@ from ipvsctl.datapath.skb import Skb
 from ipvsctl.datapath.verdict import Verdict
 from ipvsctl.formats.iptables_save import parse
 from ipvsctl.model.address import INET
-from ipvsctl.model.snapshot import Device, Route, SavedTable, Snapshot
+from ipvsctl.model.route import Route
+from ipvsctl.model.snapshot import Device, SavedTable, Snapshot
 from ipvsctl.wire import icmp, ipv4, ipv6, sctp, tcp, udp
 from ipvsctl.wire.address import packed
 

@@ -18,8 +18,9 @@ from ipvsctl.formats import iptables_save
 from ipvsctl.model.address import INET, ServerAddress
 from ipvsctl.model.change import StartDaemon
 from ipvsctl.model.director import ServiceWish
+from ipvsctl.model.route import PolicyRule, Route
 from ipvsctl.model.service import Server, Service
-from ipvsctl.model.snapshot import Device, PolicyRule, Route, Snapshot
+from ipvsctl.model.snapshot import Device, Snapshot
 from ipvsctl.model.status import Daemon, Timeouts
 from ipvsctl.wire import ipv4, tcp, transport
 from ipvsctl.wire.address import packed

@@ -15,8 +15,9 @@ from ipvsctl.datapath.verdict import Reason
 from ipvsctl.formats import iptables_save
 from ipvsctl.model.address import INET, INET6, ServerAddress, ServiceAddress
 from ipvsctl.model.director import ServiceWish
+from ipvsctl.model.route import Route
 from ipvsctl.model.service import Server, Service
-from ipvsctl.model.snapshot import Device, Route, Snapshot
+from ipvsctl.model.snapshot import Device, Snapshot
 from ipvsctl.wire import icmp, ipv4, ipv6, tcp, udp
 from ipvsctl.wire.address import packed
 

@@ -12,7 +12,8 @@ from ipvsctl.datapath.limits import HZ, PEERS, Limits
 from ipvsctl.datapath.skb import ESTABLISHED_REPLY, NEW, RELATED, RELATED_REPLY, UNTRACKED, Skb
 from ipvsctl.datapath.verdict import Reason
 from ipvsctl.model.address import INET
-from ipvsctl.model.snapshot import Device, PolicyRule, Route
+from ipvsctl.model.route import PolicyRule, Route
+from ipvsctl.model.snapshot import Device
 from ipvsctl.wire import icmp, ipv4, tcp, transport
 from ipvsctl.wire.address import packed
 from tests.datapath.ip_rig import DEVICES, ROUTES, Host, datagram, echo, ip, seen, segment

@@ -7,7 +7,8 @@ import pytest
 from ipvsctl.datapath.fib import Dst
 from ipvsctl.datapath.skb import Skb
 from ipvsctl.datapath.verdict import Reason
-from ipvsctl.model.snapshot import Device, Route
+from ipvsctl.model.route import Route
+from ipvsctl.model.snapshot import Device
 from ipvsctl.wire import ipv4, ipv6
 from ipvsctl.wire.address import packed
 from tests.datapath.ip_rig import DEVICES, ROUTES, Host, datagram, ip, seen, segment

@@ -8,7 +8,8 @@ from ipvsctl.datapath.fib import CACHED, Dst
 from ipvsctl.datapath.skb import Skb
 from ipvsctl.datapath.verdict import Reason
 from ipvsctl.model.address import INET, INET6
-from ipvsctl.model.snapshot import Device, PolicyRule, Route
+from ipvsctl.model.route import PolicyRule, Route
+from ipvsctl.model.snapshot import Device
 from ipvsctl.wire.address import packed, readable
 from tests.datapath.ip_rig import DEVICES, ROUTES, Host, datagram
 

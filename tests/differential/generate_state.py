@@ -13,8 +13,9 @@ from ipvsctl.formats import iptables_save
 from ipvsctl.formats.snapshot_file import RULES
 from ipvsctl.model.address import INET, INET6, ServerAddress, ServiceAddress
 from ipvsctl.model.director import ServiceWish
+from ipvsctl.model.route import PolicyRule, Route
 from ipvsctl.model.service import Server, Service, Tunnel
-from ipvsctl.model.snapshot import Device, PolicyRule, Route, Snapshot
+from ipvsctl.model.snapshot import Device, Snapshot
 from ipvsctl.model.status import Timeouts
 
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "sh", "dh", "mh", "sed", "nq", "fo", "ovf", "lblc", "lblcr")

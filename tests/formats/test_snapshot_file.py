@@ -12,7 +12,8 @@ from ipvsctl.errors import FileError
 from ipvsctl.formats.snapshot_file import SHARED, is_snapshot, parse, render
 from ipvsctl.formats.snapshot_values import TABLES
 from ipvsctl.model.address import INET, INET6
-from ipvsctl.model.snapshot import Device, PolicyRule, Route, Snapshot
+from ipvsctl.model.route import PolicyRule, Route
+from ipvsctl.model.snapshot import Device, Snapshot
 from ipvsctl.model.status import Timeouts
 from tests.needs import need_program
 

@@ -9,8 +9,9 @@ from ipvsctl.formats import iptables_save
 from ipvsctl.knowledge.sysctls import SYSCTLS
 from ipvsctl.model.address import INET, INET6, ServerAddress, ServiceAddress
 from ipvsctl.model.director import ServiceWish
+from ipvsctl.model.route import PolicyRule, Route
 from ipvsctl.model.service import SCHEDULER_FLAGS, Server, Service, Tunnel
-from ipvsctl.model.snapshot import Device, PolicyRule, Route, SavedTable, Snapshot
+from ipvsctl.model.snapshot import Device, SavedTable, Snapshot
 from ipvsctl.model.status import Timeouts
 from tests.fuzz.places import GUE, MARK, OWN, PORTS, SERVERS, VIPS
 from tests.fuzz.rules import Rules
