@@ -36,9 +36,10 @@ class Exit(IntEnum):
 
 
 class IpvsctlError(Exception):
-    """Base of every error that reaches the user as one line."""
+    """Base of every error that reaches the user as one line. `number` is the kernel's errno where there was one."""
 
     status = Exit.REFUSED
+    number = 0
 
 
 class Refused(IpvsctlError):

@@ -51,11 +51,20 @@ def cut_off(record: Record) -> str:
     )
 
 
-def change(env: Environment, command: str, build: Build, *, apply: bool = False, confirm: float | None = None) -> int:
+def change(
+    env: Environment,
+    command: str,
+    build: Build,
+    *,
+    apply: bool = False,
+    confirm: float | None = None,
+    tell: bool = True,
+) -> int:
     """Make the plan that `build` computes, or only print it with --dry-run. Returns the exit status.
 
     `command` is what the journal and `rollback` call it. With `apply` the plan is one that `rollback` goes back to, a
-    failure is always told as the failure of a plan, and `confirm` is the seconds after which it undoes itself.
+    failure is always told as the failure of a plan, and `confirm` is the seconds after which it undoes itself. Without
+    `tell` the caller says what was done.
     Raises what `build` and the host raise, Refused when another plan stands in the way, PlanFailed or UndoFailed.
     """
     env.warns = env.dry_run
@@ -74,7 +83,8 @@ def change(env: Environment, command: str, build: Build, *, apply: bool = False,
         plan = build(host)
         if plan.changes:
             _run(env, command, plan.changes, journals, apply=apply, confirm=confirm)
-    _tell(env, plan, confirm if plan.changes else None)
+    if tell:
+        _tell(env, plan, confirm if plan.changes else None)
     return Exit.DONE
 
 

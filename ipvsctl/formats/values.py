@@ -194,13 +194,13 @@ def daemon_from_dict(data: Any) -> Daemon:
 
 
 def conntrack_to_dict(entry: ConntrackEntry) -> Dict:
-    return {name: list(v) if isinstance(v := getattr(entry, name), tuple) else v for name in ConntrackEntry.__slots__}
+    return {name: list(v) if isinstance(v := getattr(entry, name), tuple) else v for name in ConntrackEntry._fields}
 
 
 @strict
 def conntrack_from_dict(data: Any) -> ConntrackEntry:
     values: Dict = {}
-    for name in ConntrackEntry.__slots__:
+    for name in ConntrackEntry._fields:
         value = data[name]
         values[name] = _texts(value) if name == "status" else value
         numeric = name.endswith("port") or name in ("timeout", "mark")
