@@ -36,10 +36,9 @@ class Exit(IntEnum):
 
 
 class IpvsctlError(Exception):
-    """Base of every error that reaches the user as one line. `number` is the kernel's errno where there was one."""
+    """Base of every error that reaches the user as one line."""
 
     status = Exit.REFUSED
-    number = 0
 
 
 class Refused(IpvsctlError):

@@ -1,4 +1,4 @@
-"""A host is six small ports; the kernel and the emulator implement them and refuse for the same reasons.
+"""A host is five small ports; the kernel and the emulator implement them and refuse for the same reasons.
 
 The errors that IPVS changes meet are numbers in the kernel (ip_vs_ctl.c, the IP_VS_SO_* and IPVS_CMD_* handlers).
 `refusal` turns number and change into the error a person reads, for both hosts, so they cannot differ in words.
@@ -7,30 +7,17 @@ The errors that IPVS changes meet are numbers in the kernel (ip_vs_ctl.c, the IP
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ipvsctl.errors import AlreadyExists, IpvsctlError, NotFound, NotPermitted, Refused, Unavailable
 
 if TYPE_CHECKING:
     from ipvsctl.model.address import ServiceAddress
-    from ipvsctl.model.change import IpvsChange, ReplaceRules, RoutingChange
-    from ipvsctl.model.facts import Facts
-    from ipvsctl.model.route import PolicyRule, Route
-    from ipvsctl.model.row import ServiceRow
+    from ipvsctl.model.change import IpvsChange, ReplaceRules
     from ipvsctl.model.rule import OwnChain
     from ipvsctl.model.snapshot import Snapshot
-    from ipvsctl.model.status import (
-        Connection,
-        ConntrackEntry,
-        ConntrackEvent,
-        Daemon,
-        Expectation,
-        Info,
-        ServiceStatus,
-        Stats,
-        Timeouts,
-    )
+    from ipvsctl.model.status import ConntrackEntry, Daemon, Info, ServiceStatus, Timeouts
 
 
 class BatchError(Exception):
@@ -61,9 +48,6 @@ class IpvsPort(Protocol):
     def services(self) -> list[ServiceStatus]:
         """Every service, sorted by address, its servers in the host's order."""
 
-    def rows(self) -> Iterator[ServiceRow]:
-        """Every service as a row of a list, in the host's own order, read as it is asked for."""
-
     def service(self, address: ServiceAddress) -> ServiceStatus:
         """One service; raises NotFound."""
 
@@ -80,17 +64,6 @@ class ConntrackPort(Protocol):
 
     def entries(self) -> list[ConntrackEntry]: ...
 
-    def stream(self) -> Iterator[ConntrackEntry]:
-        """The entries one by one, none of them kept."""
-
-    def expectations(self) -> list[Expectation]: ...
-
-    def events(self, idle: float) -> Iterator[ConntrackEvent | None]:
-        """What becomes of entries from now on, without end; None whenever nothing happened for `idle` seconds.
-
-        Raises Unavailable where there is no connection tracking or none of its events.
-        """
-
     def delete(self, entry: ConntrackEntry) -> None:
         """Forget one entry; raises NotFound."""
 
@@ -101,36 +74,17 @@ class FirewallPort(Protocol):
     def backend(self, wanted: str = "auto") -> str:
         """The back end that `auto` or a named one means here; raises Unavailable when it cannot be used."""
 
-    def owners(self) -> tuple[str, ...]:
-        """The back ends that hold chains of ours now, in the order of model/director.py's BACKENDS."""
+    def chains(self) -> tuple[OwnChain, ...]:
+        """Our chains as they are on the host, sorted by family, table and name."""
 
-    def chains(self, backend: str = "auto") -> tuple[OwnChain, ...]:
-        """Our chains in a back end as they are on the host, sorted by family, table and name."""
-
-    def tables(self, backend: str = "auto") -> frozenset[tuple[int, str]]:
-        """The tables of a back end that exist, by family and name. One comes into being when it is first used."""
+    def tables(self) -> frozenset[tuple[int, str]]:
+        """The tables that exist, by family and name. One comes into being when it is first used."""
 
     def replace(self, change: ReplaceRules) -> None:
         """Commit one table as a whole, read it back and compare; raises Refused when the host has something else."""
 
     def notes(self) -> tuple[str, ...]:
         """What an administrator should know of other rule sets that the kernel evaluates beside ours."""
-
-
-class RoutingPort(Protocol):
-    """Routes and policy rules that ipvsctl made, known by their protocol number; those of others are not its business.
-
-    Every call may raise NotPermitted, or Unavailable on a kernel without policy routing or IPv6.
-    """
-
-    def routes(self) -> tuple[Route, ...]:
-        """Our routes, sorted by family, table, destination and metric; a metric that the kernel chose is 0."""
-
-    def policy(self) -> tuple[PolicyRule, ...]:
-        """Our policy rules, sorted by family, priority and source."""
-
-    def apply(self, change: RoutingChange) -> None:
-        """Make one change; raises AlreadyExists, NotFound (it, or its device) or Refused with the reason."""
 
 
 class SysctlPort(Protocol):
@@ -171,22 +125,8 @@ class Host(Protocol):
     ipvs: IpvsPort
     conntrack: ConntrackPort
     firewall: FirewallPort
-    routing: RoutingPort
     sysctl: SysctlPort
     modules: ModulesPort
-
-    def connections(self) -> Iterator[Connection]:
-        """The IPVS connection table, in the host's order, read as it is asked for: in constant memory.
-
-        Raises Unavailable without IPVS.
-        """
-
-    def evidence(self) -> Facts:
-        """What doctor looks at and no port tells: devices, neighbours, all rule sets, sockets. What cannot be read is
-        in `missing`; raises only what `snapshot` raises where it is made of one."""
-
-    def totals(self) -> Stats:
-        """What IPVS has counted in all: since the counters were last zero, deleted services included."""
 
     def snapshot(self) -> Snapshot:
         """All that decides a packet's way, read at once: for the emulated datapath. Raises Refused for what it cannot
@@ -237,37 +177,4 @@ def refusal(change: IpvsChange, number: int, words: str) -> IpvsctlError:
     reason = reason.format(
         service=where, scheduler=scheduler, engine=f" or persistence engine {engine!r}" if engine else "",
     )  # fmt: skip
-    refused = cls(f"cannot {change}: {reason}")
-    refused.number = number
-    return refused
-
-
-_ROUTING_REFUSALS: tuple[tuple[str, int, type[IpvsctlError], str], ...] = (
-    ("add-route", errno.EEXIST, AlreadyExists, "table {table} has a route to {destination} already"),
-    ("add-route", errno.ENODEV, NotFound, "there is no device {device}"),
-    ("add-route", errno.ENETDOWN, Refused, "{device} is down: `ip link set {device} up`"),
-    ("add-route", errno.ENETUNREACH, Refused, "no network on {device} has {via}: give the device an address there"),
-    ("add-route", errno.EHOSTUNREACH, Refused, "no network on {device} has {via}: give the device an address there"),
-    ("add-route", errno.EACCES, Refused, "IPv6 is turned off on {device}"),
-    ("add-route", errno.EINVAL, Refused,
-     "the kernel calls it invalid: the gateway is an address of this host, or the device takes no gateway"),
-    ("add-policy-rule", errno.EEXIST, AlreadyExists, "it is there already"),
-    ("delete-", errno.ESRCH, NotFound, "there is none of ours"),
-    ("delete-", errno.ENOENT, NotFound, "there is none of ours"),
-    ("delete-", errno.ENODEV, NotFound, "there is no device {device}"),
-    ("", errno.EPERM, NotPermitted, "routing needs CAP_NET_ADMIN: run as root, or with sudo"),
-    ("", errno.EOPNOTSUPP, Unavailable, "this kernel has no policy routing, or no IPv6"),
-    ("", errno.EAFNOSUPPORT, Unavailable, "this kernel has no policy routing, or no IPv6"),
-    ("", errno.EINVAL, Refused, "the kernel calls it invalid"),
-)  # fmt: skip
-"""First part of the kind, errno -> error class and text (fib_semantics.c, ipv6/route.c, fib_rules.c); first match."""
-
-
-def routing_refusal(change: RoutingChange, number: int, words: str) -> IpvsctlError:
-    """The error for a change of routing that was refused with an errno; `words` is the errno's text."""
-    for kind, known, error, text in _ROUTING_REFUSALS:
-        if known == number and change.kind.startswith(kind):
-            route = getattr(change, "route", None)
-            values = {name: getattr(route, name, "") for name in ("table", "destination", "device", "via")}
-            return error(f"cannot {change}: {text.format_map(values)}")
-    return Refused(f"cannot {change}: {words}")
+    return cls(f"cannot {change}: {reason}")

@@ -4,9 +4,7 @@
                             /running     the plan that runs now; without the lock held: one that was cut off
                             /0007.undo   finished plans, oldest first
                             /pending     an apply that waits for its confirmation
-                            /drained     the weights of drained servers before they were drained
                             /notice      what a timer did while nobody looked; shown by the next command
-                            /namespace   the network namespace that it is about: gone, the journal goes too
 
 A record is lines of JSON: a head, the undo entries known at the start, then progress. It lives in memory (tmpfs) like
 the state it describes: after a boot both are gone. IDENTITY names one instance of a host, so that no journal is ever
@@ -27,16 +25,10 @@ from typing import Any
 
 from ipvsctl.errors import NotFound, Refused, UsageError
 from ipvsctl.plan.execute import Undo
-from ipvsctl.runtime import boot_id, network_namespace, network_namespaces, runtime_directory
-
-NAMESPACE = "namespace"
-"""Name of the file that says which network namespace a journal is about."""
+from ipvsctl.runtime import runtime_directory
 
 KEPT = 20
 """Finished records kept for rollback."""
-
-MERGED_ABOVE = 200
-"""Records after the last apply, all of which `rollback` takes back: with more, the older half becomes one."""
 
 LOCK_WAIT = 10.0
 """Seconds to wait for another ipvsctl that changes the same host."""
@@ -68,9 +60,6 @@ class Journals:
     def _make(self) -> Path:
         (runtime_directory() / "journal").mkdir(mode=0o700, exist_ok=True)
         self._directory.mkdir(mode=0o700, exist_ok=True)
-        mark = self._directory / NAMESPACE
-        if not mark.exists() and (number := network_namespace()) is not None:
-            _write(mark, str(number))
         return self._directory
 
     @contextlib.contextmanager
@@ -128,21 +117,7 @@ class Journals:
 
     def open(self, command: str, *, apply: bool = False) -> FileJournal:
         """A journal for a plan that is about to run; call with the lock held."""
-        self.prune()
         return FileJournal(self._make(), command, apply=apply)
-
-    def prune(self) -> None:
-        """Remove journals of what is gone for good: namespaces that were deleted, and all of an earlier boot.
-
-        An emulator removes its own when it stops. In doubt a journal stays.
-        """
-        found = self._directory.parent.glob("*-netns-*")
-        others = [path for path in found if path != self._directory and not path.name.startswith("emulator-")]
-        earlier = [path for path in others if not path.name.startswith(boot_id())]
-        marked = {path: number for path in others if path not in earlier and (number := _namespace_of(path))}
-        there = network_namespaces(frozenset(marked.values())) if marked else frozenset()
-        for path in (*earlier, *(path for path, number in marked.items() if number not in there)):
-            Journals(path.name).remove()
 
     def next_name(self) -> str:
         """The name that the next finished record will have."""
@@ -161,26 +136,6 @@ class Journals:
         import shutil
 
         shutil.rmtree(self._directory, ignore_errors=True)
-
-    # -- drained servers ----------------------------------------------------------------------------------------------
-
-    def drained(self) -> dict[str, int]:
-        """The weights that drained servers had, by "SERVICE SERVER"."""
-        try:
-            data = json.loads((self._directory / "drained").read_text())
-        except (OSError, ValueError):
-            return {}
-        return {str(name): weight for name, weight in data.items() if type(weight) is int} if type(data) is dict else {}
-
-    def remember_drained(self, name: str, weight: int | None) -> None:
-        """Keep the weight that a server had, or with None forget it."""
-        known = self.drained()
-        if weight is None:
-            if known.pop(name, None) is None:
-                return
-        else:
-            known[name] = weight
-        _write(self._make() / "drained", json.dumps(known))
 
     # -- confirmation -------------------------------------------------------------------------------------------------
 
@@ -254,11 +209,6 @@ class FileJournal:
         last = next((i for i in range(len(done) - 1, -1, -1) if _is_apply(done[i])), len(done))
         for old in done[: min(last, max(0, len(done) - KEPT))]:
             old.unlink(missing_ok=True)
-        newer = done[last + 1 :]
-        if len(newer) > MERGED_ABOVE:
-            # Without the records in between, the way back to the apply would have a gap.
-            with contextlib.suppress(Refused):
-                _merge(newer[: len(newer) // 2])
 
     def drop(self) -> None:
         self._close()
@@ -308,40 +258,6 @@ def _parse(path: Path) -> Record:
         reach,
         tuple(entry for entry in entries if entry[0] < reach),
     )
-
-
-def _merge(paths: Sequence[Path]) -> None:
-    """Make one record of several, oldest first, that undoes what they undo; raises Refused for one it cannot read.
-
-    It has the newest one's name. Cut off before the others are gone, they are undone again after it, in vain.
-    """
-    from ipvsctl.formats.changes import change_to_dict
-    from ipvsctl.plan.squash import squash
-
-    records = [_read(path) for path in paths]
-    heads = [json.loads(path.read_text().partition("\n")[0]) for path in paths]
-    entries: list[Undo] = []
-    steps = 0
-    for record in records:
-        entries[:0] = [(steps + index, change) for index, change in record.undo]
-        steps += record.steps
-    first = heads[0].get("first", heads[0]["command"])
-    commands = sum(head.get("commands", 1) for head in heads)
-    head = {"command": f"{first} and {commands - 1} commands after it", "apply": False, "steps": steps,
-            "first": first, "commands": commands}  # fmt: skip
-    needed = [entries[place] for place in squash(change for _, change in entries)]
-    lines = [json.dumps(head), *(json.dumps([index, change_to_dict(change)]) for index, change in needed), str(steps)]
-    _write(paths[-1], "\n".join(lines) + "\n")
-    for path in reversed(paths[:-1]):
-        path.unlink(missing_ok=True)
-
-
-def _namespace_of(directory: Path) -> int | None:
-    """The number of the network namespace that a journal is about, None when it does not say."""
-    try:
-        return int((directory / NAMESPACE).read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def _finished(directory: Path) -> list[Path]:

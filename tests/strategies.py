@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
-
 from hypothesis import strategies as st
 
 from ipvsctl.model.address import INET, INET6, ServerAddress, ServiceAddress, parse_ip
-from ipvsctl.model.route import PolicyRule, Route
 from ipvsctl.model.rule import Match, OwnChain, Rule
 from ipvsctl.model.service import FLAG_BITS, Server, Service, Tunnel, flag_names
 from ipvsctl.model.status import Daemon, ServerStatus, ServiceStatus, Stats, Timeouts
@@ -99,31 +96,3 @@ chains = st.builds(
     st.sampled_from(["INPUT", "OUTPUT"]), st.lists(rules, max_size=3).map(tuple),
     st.sampled_from(["first", "last", ""]), st.booleans(),
 )  # fmt: skip
-
-
-@st.composite
-def prefixes(draw: st.DrawFn, family: int) -> str:
-    length = draw(st.integers(0, 128 if family == INET6 else 32))
-    return str(ip_network(f"{draw(addresses(family))}/{length}", strict=False))
-
-
-@st.composite
-def routes(draw: st.DrawFn) -> Route:
-    family = draw(families)
-    return Route(
-        draw(prefixes(family)), draw(st.sampled_from(["", "eth0"])), draw(st.just("") | addresses(family)),
-        draw(st.integers(1, 2**32 - 1)), draw(st.sampled_from(["unicast", "blackhole", "throw"])),
-        draw(st.just("") | addresses(family)), draw(st.integers(0, 2**32 - 1)), draw(st.integers(0, 65536)),
-    )  # fmt: skip
-
-
-@st.composite
-def policy_rules(draw: st.DrawFn) -> PolicyRule:
-    family = draw(families)
-    number = st.integers(0, 2**32 - 1)
-    prefix = st.just("") | prefixes(family)
-    return PolicyRule(
-        family, draw(number), draw(prefix), draw(prefix), draw(number), draw(number),
-        draw(st.sampled_from(["", "eth0"])), draw(st.sampled_from(["", "eth1"])),
-        draw(st.sampled_from(["lookup", "prohibit"])), draw(st.integers(1, 2**32 - 1)),
-    )  # fmt: skip

@@ -124,8 +124,6 @@ def values(name: str, context: click.Context, incomplete: str) -> list[Item]:
     """Completions of a kind of value by the name of the function that knows them."""
     if name == "files":
         return [CompletionItem(incomplete, type="file")]
-    if name == "directories":
-        return [CompletionItem(incomplete, type="dir")]
     with suppress(Exception):
         return _starting(_KINDS[name](context, incomplete), incomplete)
     return []
@@ -243,24 +241,6 @@ def _servers(context: click.Context, incomplete: str) -> Values:
     ]
 
 
-def _all_servers(context: click.Context, incomplete: str) -> Values:
-    """Servers of every service, or of the one that the line names."""
-    wanted = context.params.get("service")
-    found = {
-        str(server.server.address): f"of {each.service.address}"
-        for each in _live(context.obj)
-        if wanted in (None, each.service.address)
-        for server in each.servers
-    }
-    return sorted(found.items())
-
-
-def _states(context: click.Context, incomplete: str) -> Values:
-    from ipvsctl.knowledge.states import STATES
-
-    return list(STATES.items())
-
-
 def _live(env: Environment) -> list[ServiceStatus]:
     """The services of the selected host, if asking for them starts no emulator and loads no module."""
     from ipvsctl.cli.emulate import is_gone
@@ -276,7 +256,6 @@ def _live(env: Environment) -> list[ServiceStatus]:
 
 
 _KINDS: dict[str, Callable[[click.Context, str], Values]] = {
-    "all_servers": _all_servers,
     "devices": _devices,
     "emulators": _emulators,
     "engines": lambda _, __: [("sip", "persistence by Call-ID")],
@@ -291,6 +270,5 @@ _KINDS: dict[str, Callable[[click.Context, str], Values]] = {
     "schedulers": _schedulers,
     "servers": _servers,
     "services": _services,
-    "states": _states,
     "sysctls": _sysctls,
 }

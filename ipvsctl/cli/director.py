@@ -14,17 +14,14 @@ from ipvsctl.errors import Drift, Exit, FileError, UsageError
 if TYPE_CHECKING:
     from ipvsctl.cli.run import Build
     from ipvsctl.formats.toml_lines import Path
-    from ipvsctl.host import Host
     from ipvsctl.model.director import Director, Wanted
-    from ipvsctl.plan.difference import Plan
 
 STDIN = "<stdin>"
 """What standard input is called in messages."""
 
 _prune = click.option(
-    "--prune", is_flag=True,
-    help="Also remove services, sync daemons, own rules and own routes that the file does not name.",
-)  # fmt: skip
+    "--prune", is_flag=True, help="Also remove services, sync daemons and own rules that the file does not name."
+)
 
 
 @click.command("validate", cls=Command, example="ipvsctl validate ftp.toml")
@@ -72,8 +69,8 @@ def plan_command(env: Environment, file: str, check: bool, prune: bool) -> int:
 @click.command("apply", cls=Command, example=("ipvsctl apply ftp.toml", "ipvsctl apply --prune --confirm 30s ftp.toml"))
 @file_argument
 @click.option(
-    "--confirm", type=Duration(0.1, 86400, fraction=True), metavar="DURATION",
-    help="Undo everything unless `ipvsctl confirm` comes within this time, 0.1..86400 seconds, or 1m30s.",
+    "--confirm", type=Duration(1, 86400, fraction=True), metavar="DURATION",
+    help="Undo everything unless `ipvsctl confirm` comes within this time, 1..86400 seconds, or 1m30s.",
 )  # fmt: skip
 @_prune
 @environment
@@ -101,8 +98,8 @@ def apply_command(env: Environment, file: str, confirm: float | None, prune: boo
 def export_command(env: Environment, state: bool) -> None:
     """Print the host's state as a director file.
 
-    Services, servers, timeouts, synchronisation, connection tracking, uplinks and the rules that ipvsctl made. `apply`
-    of the file on the same host changes nothing. With -j the same as JSON.
+    Services, servers, timeouts, synchronisation, connection tracking and the rules that ipvsctl made. `apply` of the
+    file on the same host changes nothing. With -j the same as JSON.
     """
     from ipvsctl.formats.director_file import render
     from ipvsctl.knowledge.recipes import director_of
@@ -129,25 +126,16 @@ def export_command(env: Environment, state: bool) -> None:
 
 def _build(wanted: Wanted, prune: bool) -> Build:
     from ipvsctl.plan.difference import difference
-    from ipvsctl.plan.observe import attainable, observe
+    from ipvsctl.plan.observe import observe
 
-    def build(host: Host) -> Plan:
-        want = attainable(host, wanted)
-        return difference(want, observe(host, want, prune=prune), prune)
-
-    return build
+    return lambda host: difference(wanted, observe(host, wanted, prune=prune), prune)
 
 
-def read_content(env: Environment, file: str, limit: int = 0) -> tuple[str, bytes | str]:
-    """A file's name in messages and its content, or that of standard input for -; raises UsageError.
+def read_content(env: Environment, file: str) -> tuple[str, bytes | str]:
+    """A file's name in messages and its content, or that of standard input for -; raises UsageError."""
+    from ipvsctl.formats.director_file import MAX_SIZE
 
-    `limit` in bytes is by default that of a director file and one more.
-    """
-    if not limit:
-        from ipvsctl.formats.director_file import MAX_SIZE
-
-        limit = MAX_SIZE + 1
-    return STDIN if file == "-" else file, _content(env, file, limit)
+    return STDIN if file == "-" else file, _content(env, file, MAX_SIZE + 1)
 
 
 def _read(env: Environment, file: str) -> tuple[str, Director, Wanted]:
@@ -155,17 +143,11 @@ def _read(env: Environment, file: str) -> tuple[str, Director, Wanted]:
 
     Raises FileError for a file that is not a director file, UsageError for one that cannot be read.
     """
-    name, content = read_content(env, file)
-    return name, *checked(name, content)
-
-
-def checked(name: str, content: bytes | str) -> tuple[Director, Wanted]:
-    """The director that a file's content describes, and what a host must have for it; raises FileError."""
     from ipvsctl.formats.director_file import parse
-    from ipvsctl.knowledge.recipes import helper_problem, wanted
-    from ipvsctl.knowledge.sysctl_aliases import Contradiction, check_aliases
+    from ipvsctl.knowledge.recipes import wanted
     from ipvsctl.knowledge.sysctls import check
 
+    name, content = read_content(env, file)
     director = parse(content, name)
     for sysctl, value in director.sysctls:
         try:
@@ -173,15 +155,11 @@ def checked(name: str, content: bytes | str) -> tuple[Director, Wanted]:
         except UsageError as error:
             raise _at(name, content, ("sysctl", sysctl), error) from None
     try:
-        check_aliases(director.sysctls)
-    except Contradiction as error:
-        raise _at(name, content, ("sysctl", error.name), error) from None
-    try:
-        return director, wanted(director)
+        return name, director, wanted(director)
     except UsageError as error:
-        # What a recipe refuses is the helper of a service: the first that cannot have it.
+        # What a recipe refuses is the helper of a service: the first whose servers it does not suit.
         for index, wish in enumerate(director.services):
-            if wish.helper and helper_problem(wish, director):
+            if wish.helper and any(server.forward != "nat" for server in wish.servers):
                 raise _at(name, content, ("service", index, "helper"), error) from None
         raise _at(name, content, (), error) from None
 

@@ -144,45 +144,6 @@ def replay(env: Environment, capture: str, device: str | None, out: str | None, 
     replay_file(env, engine_of(snapshot), capture, device, out, file)
 
 
-@emulate_command.command(
-    "send",
-    example=(
-        "ipvsctl emulate send clients.pcap --host emulator:lab",
-        "ipvsctl emulate send answers.pcap --device eth1 --host emulator:lab",
-    ),
-)
-@click.argument("capture", metavar="[IN]", required=False, shell_complete=completed_by("files"))
-@click.option(
-    "--packet", "texts", multiple=True, metavar="PACKET", shell_complete=completed_by("packets"),
-    help="Send this packet, in one word as in 'udp 198.51.100.7:1000 > 192.0.2.1:53'; may be given several times.",
-)
-@click.option(
-    "--device", metavar="DEVICE", default="eth0", shell_complete=completed_by("nothing"),
-    help="Device of the emulated director that the packets come in by (default: eth0).",
-)
-@environment
-def send(env: Environment, capture: str | None, texts: tuple[str, ...], device: str) -> None:
-    """Send packets to an emulated director, which keeps what becomes of them.
-
-    IN is a pcap or pcapng file, or - for standard input. Its IP packets come in by the device one after the other, at
-    once: when they were captured does not matter. From then on the director has connections, connection tracking
-    entries and counters, which `connection list`, `list --stats` and `watch` show, and whose timers run.
-
-    A line for each packet: verdict (forward, local, drop, or wait for a fragment), the packet, why, and what left; with
-    -q none, with -j one JSON document on each line and the sums in the last.
-    """
-    from ipvsctl.cli.send import send_packets
-    from ipvsctl.emulator.client import RemoteHost
-    from ipvsctl.errors import UsageError
-
-    if (capture is None) == (not texts):
-        raise UsageError("expected packets to send: a capture IN, or --packet")
-    host = env.host
-    if not isinstance(host, RemoteHost):
-        raise UsageError("packets are sent to emulated directors only: --host emulator or --host emulator:NAME")
-    send_packets(env, lambda packets: host.inject(device, packets), capture, texts)
-
-
 def running() -> list[dict[str, Any]]:
     """The emulators of this user that run: name, pid, started (seconds since the epoch), socket."""
     from ipvsctl.emulator import client

@@ -24,29 +24,30 @@ def firewall_command() -> None:
 @firewall_command.command("show", example="ipvsctl firewall show")
 @environment
 def show(env: Environment) -> None:
-    """Show our own chains and the jumps to them, of every back end that holds some, in its own language.
+    """Show our own chains and the jumps to them, as iptables-save writes them.
 
-    That is what iptables-save writes, or for the back end nft what `nft list table` does. Rules of others are not
-    shown; notes name rule sets of others that the kernel evaluates beside ours.
+    Rules of others are not shown; notes name rule sets of others that the kernel evaluates beside ours.
     """
-    from ipvsctl.cli.output import Line, print_json, print_lines
-    from ipvsctl.cli.show import table_lines
+    from ipvsctl.cli.output import print_json, print_lines
 
     firewall = env.host.firewall
-    held = {backend: firewall.chains(backend) for backend in firewall.owners()}
-    lines: list[Line] = []
-    texts: dict[str, list[str]] = {}
-    for backend, chains in held.items():
-        found = list(table_lines(backend, chains))
-        texts[backend] = [text for line in found for text, _ in line]
-        lines += found
-    notes = firewall.notes()
+    chains, notes = firewall.chains(), firewall.notes()
     if env.json:
         from ipvsctl.formats.changes import chain_to_dict
 
-        dicts = [chain_to_dict(chain) | {"backend": name} for name, chains in held.items() for chain in chains]
-        print_json(env, {"chains": dicts, "text": texts, "notes": list(notes)})
+        print_json(env, {"chains": [chain_to_dict(chain) for chain in chains], "notes": list(notes)})
         return
+    from ipvsctl.cli.show import chain_text
+
+    lines = []
+    table = None
+    for chain in chains:
+        if (chain.family, chain.table) != table:
+            table = chain.family, chain.table
+            lines.append([(f"# {'ip6tables' if chain.family == 10 else 'iptables'} -t {chain.table}", "bold")])
+        lines += [[(text, "")] for text in chain_text(chain)]
+        if not chain.jump:
+            lines.append([(f"# nothing jumps to {chain.name}", "red")])
     print_lines(env, lines or [[("# no rules of ours", "")]])
     for note in notes:
         env.say(f"# note: {note}")
@@ -136,16 +137,10 @@ def remove(env: Environment) -> int:
 
         # Tables that a plan of ours brought into being go as well, as with its rollback.
         undone = [each for record in Journals(host.identity).history() for _, each in record.undo]
-        ours = {
-            (each.backend, each.family, each.table)
-            for each in undone
-            if isinstance(each, ReplaceRules) and each.drops
-        }
+        ours = {(each.family, each.table) for each in undone if isinstance(each, ReplaceRules) and each.drops}
         found = plan(host, Wanted(chains=()))
         changes = tuple(
-            replace(each, drops=(each.backend, each.family, each.table) in ours)
-            if isinstance(each, ReplaceRules)
-            else each
+            replace(each, drops=(each.family, each.table) in ours) if isinstance(each, ReplaceRules) else each
             for each in found.changes
         )
         return replace(found, changes=changes)

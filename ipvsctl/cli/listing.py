@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -15,36 +15,38 @@ from ipvsctl.errors import UsageError
 if TYPE_CHECKING:
     from ipvsctl.cli.output import Line
     from ipvsctl.model.address import ServiceAddress
-    from ipvsctl.model.row import ServerRow, ServiceRow
-    from ipvsctl.model.service import Service
-    from ipvsctl.model.status import Stats
+    from ipvsctl.model.service import Server, Service
+    from ipvsctl.model.status import ServerStatus, ServiceStatus, Stats
 
 Number = Callable[[int], str]
-Cell = str | int
 
 
 class _Layout(NamedTuple):
     """The columns of a layout. With `counters` a service has them too; without, its line tells its settings."""
 
     headings: tuple[str, ...]
-    cells: Callable[[ServerRow, Number], tuple[Cell, ...]]
+    cells: Callable[[ServerStatus, Number], tuple[str, ...]]
     words: int = 0
-    counters: Callable[[Stats, Number], tuple[Cell, ...]] | None = None
+    counters: Callable[[Stats, Number], tuple[str, ...]] | None = None
 
 
-def _totals(stats: Stats, number: Number) -> tuple[Cell, ...]:
+def _totals(stats: Stats, number: Number) -> tuple[str, ...]:
     return tuple(number(value) for value in stats[:5])
 
 
-def _rates(stats: Stats, number: Number) -> tuple[Cell, ...]:
+def _rates(stats: Stats, number: Number) -> tuple[str, ...]:
     return tuple(number(value) for value in stats[5:])
 
 
-def _tunnel(row: ServerRow) -> str:
+def _connections(status: ServerStatus) -> tuple[str, str]:
+    return str(status.active_connections), str(status.inactive_connections)
+
+
+def _tunnel(server: Server) -> str:
     """The encapsulation as ipvsadm writes it: -c, +c and r+c for the checksum no, yes and remote."""
-    if row.forward != "tun":
+    if server.forward != "tun":
         return "n/a"
-    tunnel = row.tunnel
+    tunnel = server.tunnel
     if tunnel is None:
         return "ipip"
     port = f":{tunnel.port}" if tunnel.port else ""
@@ -54,26 +56,24 @@ def _tunnel(row: ServerRow) -> str:
 _LAYOUTS = {
     "": _Layout(
         ("Forward", "Weight", "ActiveConn", "InActConn"),
-        lambda row, _: (row.forward, row.weight, row.active, row.inactive),
+        lambda s, _: (s.server.forward, str(s.server.weight), *_connections(s)),
         words=1,
     ),
     "stats": _Layout(
-        ("Conns", "InPkts", "OutPkts", "InBytes", "OutBytes"), lambda row, n: _totals(row.stats, n), counters=_totals
+        ("Conns", "InPkts", "OutPkts", "InBytes", "OutBytes"), lambda s, n: _totals(s.stats, n), counters=_totals
     ),
-    "rate": _Layout(
-        ("CPS", "InPPS", "OutPPS", "InBPS", "OutBPS"), lambda row, n: _rates(row.stats, n), counters=_rates
-    ),
+    "rate": _Layout(("CPS", "InPPS", "OutPPS", "InBPS", "OutBPS"), lambda s, n: _rates(s.stats, n), counters=_rates),
     "persistent": _Layout(
         ("Weight", "PersistConn", "ActiveConn", "InActConn"),
-        lambda row, _: (row.weight, row.persistent, row.active, row.inactive),
+        lambda s, _: (str(s.server.weight), str(s.persistent_connections), *_connections(s)),
     ),
     "thresholds": _Layout(
         ("Uthreshold", "Lthreshold", "ActiveConn", "InActConn"),
-        lambda row, _: (row.upper, row.lower, row.active, row.inactive),
+        lambda s, _: (str(s.server.upper), str(s.server.lower), *_connections(s)),
     ),
     "tunnel": _Layout(
         ("Forward", "Tunnel", "Weight", "ActiveConn", "InActConn"),
-        lambda row, _: (row.forward, _tunnel(row), row.weight, row.active, row.inactive),
+        lambda s, _: (s.server.forward, _tunnel(s.server), str(s.server.weight), *_connections(s)),
         words=2,
     ),
 }
@@ -102,48 +102,44 @@ def list_command(env: Environment, service: ServiceAddress | None, exact: bool, 
     if len(chosen) > 1:
         raise UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other: a list has one layout")
     ipvs = env.host.ipvs
+    statuses = ipvs.services() if service is None else [ipvs.service(service)]
     if env.json:
         from ipvsctl.cli.output import print_json
         from ipvsctl.formats.values import status_to_dict
 
-        statuses = ipvs.services() if service is None else [ipvs.service(service)]
         print_json(env, {"services": [status_to_dict(status) for status in statuses]})
         return
     from ipvsctl.cli.output import abbreviated, print_lines
-    from ipvsctl.model.row import row_of
 
-    if service is None:
-        rows = sorted(ipvs.rows(), key=lambda row: row.service.address.sort_key)
-    else:
-        rows = [row_of(ipvs.service(service))]
-    print_lines(env, service_lines(rows, chosen[0] if chosen else "", str if exact else abbreviated))
+    print_lines(env, service_lines(statuses, chosen[0] if chosen else "", str if exact else abbreviated))
 
 
-def service_lines(services: Sequence[ServiceRow], layout_name: str, number: Number) -> Iterator[Line]:
+def service_lines(statuses: list[ServiceStatus], layout_name: str, number: Number) -> list[Line]:
     """The lines of a list in one layout."""
     layout = _LAYOUTS[layout_name]
-    labels: list[str] = []
-    rows: list[tuple[Cell, ...] | str] = []
-    for row in services:
-        labels.append(str(row.service.address))
-        rows.append(layout.counters(row.stats, number) if layout.counters else settings_text(row.service))
-        labels += [f"  -> {each.place}" for each in row.servers]
-        rows += [layout.cells(each, number) for each in row.servers]
-    columns = zip(layout.headings, *(cells for cells in rows if type(cells) is tuple), strict=True)
-    widths = [max(map(len, map(str, set(column)))) for column in columns]
-    first = max(map(len, ("  -> Server", *labels)))
-    form = "  ".join(
-        [f"%-{first}s", *(f"%{'-' if i < layout.words else ''}{width}s" for i, width in enumerate(widths))]
-    )
+    rows: list[tuple[str, tuple[str, ...] | str]] = []
+    for status in statuses:
+        settings = layout.counters(status.stats, number) if layout.counters else settings_text(status.service)
+        rows.append((str(status.service.address), settings))
+        rows += ((f"  -> {each.server.address}", layout.cells(each, number)) for each in status.servers)
+    columns = [[heading, *(r[i] for _, r in rows if isinstance(r, tuple))] for i, heading in enumerate(layout.headings)]
+    widths = [max(map(len, column)) for column in columns]
+    first = max(len("  -> Server"), *(len(label) for label, _ in rows)) if rows else len("  -> Server")
 
-    def text(label: str, cells: tuple[Cell, ...] | str) -> str:
-        return form % (label, *cells) if type(cells) is tuple else f"{label:{first}}  {cells}"
+    def text(label: str, cells: tuple[str, ...] | str) -> str:
+        if isinstance(cells, str):
+            return f"{label:{first}}  {cells}"
+        aligned = [
+            cell.ljust(width) if i < layout.words else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "  ".join([label.ljust(first), *aligned])
 
     top = layout.headings if layout.counters else "Scheduler Flags"
-    yield [(text("Service", top), "bold")]
-    yield [(text("  -> Server", "" if layout.counters else layout.headings).rstrip(), "bold")]
-    for label, cells in zip(labels, rows, strict=True):
-        yield [(text(label, cells), "" if label[0] == " " else "cyan")]
+    lines: list[Line] = [[(text("Service", top), "bold")]]
+    lines.append([(text("  -> Server", "" if layout.counters else layout.headings).rstrip(), "bold")])
+    lines += [[(text(label, cells), "" if label.startswith(" ") else "cyan")] for label, cells in rows]
+    return lines
 
 
 def settings_text(service: Service) -> str:

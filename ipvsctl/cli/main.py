@@ -16,8 +16,6 @@ from typing import Any
 import click
 
 from ipvsctl.cli.environment import Environment, OutputError, abandon
-from ipvsctl.cli.ipvsadm_start import called_as, with_command
-from ipvsctl.cli.ipvsadm_start import run as run_classic
 from ipvsctl.cli.tree import COMPLETE, PROGRAM, root
 from ipvsctl.errors import Exit, FileError, IpvsctlError
 
@@ -28,7 +26,6 @@ BROKEN_PIPE = 141
 def main(argv: Sequence[str] | None = None, environment: Environment | None = None) -> int:
     """Run one command line and return its exit status (errors.Exit, BROKEN_PIPE, or 128 + a signal's number)."""
     env = environment or Environment()
-    classic = called_as(sys.argv[0]) if argv is None else ""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if argv is None:
         # The process lives for one command: looking for garbage among the objects of a large table finds none.
@@ -39,7 +36,7 @@ def main(argv: Sequence[str] | None = None, environment: Environment | None = No
         return complete(root, env, instruction)
     try:
         try:
-            status = run_classic(env, classic, arguments) if classic else _run(env, with_command(arguments))
+            status = _run(env, arguments)
             env.flush()
         finally:
             env.close()

@@ -38,10 +38,7 @@ def commands() -> Iterator[tuple[str, Command]]:
 
 def current(manual: str) -> dict[str, str]:
     """The generated files as they should be, by path; `manual` is the manual page as it is."""
-    parts = {
-        "options": "\n".join(_global_options()), "commands": "\n".join(_commands()), "needs": "\n".join(_needs()),
-        "checks": "\n".join(_checks()), "differences": "\n".join(_differences()),
-    }  # fmt: skip
+    parts = {"options": "\n".join(_global_options()), "commands": "\n".join(_commands())}
     page = _MARKED.sub(lambda found: f"{found[1]}{parts[found[2]]}\n{found[3]}", manual)
     return {MANUAL: page, **{COMPLETIONS[shell]: script(shell) for shell in SHELLS}}
 
@@ -72,57 +69,6 @@ def _commands() -> Iterator[str]:
                 yield ".Pp"
             yield from _text(paragraph)
         yield from _own_options(command, told)
-    yield ".El"
-
-
-def _needs() -> Iterator[str]:
-    """What each forwarding method needs, from the table that the recipes go by."""
-    from ipvsctl.knowledge.profiles import FORWARDS, NEEDS
-
-    words = {
-        "module": "module {}", "sysctl": "{} = {}", "rule": "rule {} ({})", "setting": "{} = {}",
-        "impossible": "{} ftp: cannot work", "note": "{}",
-    }  # fmt: skip
-    yield ".Bl -tag -width Ds"
-    for need in NEEDS:
-        where = [", ".join(need.forwards) if need.forwards != FORWARDS else "every method"]
-        where += [{2: "IPv4", 10: "IPv6"}[need.family]] if need.family else []
-        where += [
-            text if wanted else other
-            for wanted, text, other in (
-                (need.gateway, "the director is the gateway", "servers answer past the director"),
-                (need.clients, "clients on the director", ""), (need.ftp, "FTP", ""), (need.uplinks, "uplinks", ""),
-            )
-            if wanted is not None
-        ]  # fmt: skip
-        yield f".It {words[need.kind].format(need.what, need.value)}"
-        yield from _text(f"{'; '.join(where)}: {need.reason}" + f": {need.value}" * (need.kind == "impossible") + ".")
-        yield f"({need.source})"
-    yield ".El"
-
-
-def _checks() -> Iterator[str]:
-    """What doctor looks for, from the table of its checks."""
-    from ipvsctl.knowledge.checks import TOPICS
-
-    for topic, checks in TOPICS.items():
-        yield f".Ss {topic}"
-        yield ".Bl -tag -width Ds"
-        for check in checks:
-            yield f".It {check.id} ({check.severity})"
-            yield from _text(f"{check.title[0].upper()}{check.title[1:]}.")
-            yield f"({check.source})"
-        yield ".El"
-
-
-def _differences() -> Iterator[str]:
-    """Where the classic command does other than ipvsadm."""
-    from ipvsctl.knowledge.ipvsadm_differences import DIFFERENCES
-
-    yield ".Bl -tag -width Ds"
-    for difference in DIFFERENCES:
-        yield from (f".It {line}" for line in _text(difference.when))
-        yield from _text(f"ipvsadm {difference.theirs}; ipvsctl {difference.ours}.")
     yield ".El"
 
 

@@ -9,11 +9,11 @@ import click
 from ipvsctl.cli.environment import Environment
 from ipvsctl.cli.options import environment
 from ipvsctl.cli.tree import COMMANDS, Group, completed_by
-from ipvsctl.errors import Exit, IpvsctlError
 
 if TYPE_CHECKING:
     from ipvsctl.host import Host
-    from ipvsctl.model.director import Director, Found
+    from ipvsctl.model.director import Found
+    from ipvsctl.model.rule import OwnChain
     from ipvsctl.plan.difference import Plan
 
 FEATURES = ("ip_vs", "ip_vs_nfct", "ip_vs_ftp", "nf_conntrack", "nf_conntrack_ftp", "xt_CT", "xt_conntrack")
@@ -31,36 +31,23 @@ def nfct_command() -> None:
     pass
 
 
-# -- status -----------------------------------------------------------------------------------------------------------
-
-
 @nfct_command.command("status", example="ipvsctl nfct status")
 @environment
-def status(env: Environment) -> int:
-    """Show connection tracking for IPVS: sysctls, devices, helper rules, modules, and what makes the kernel track.
+def status(env: Environment) -> None:
+    """Show connection tracking for IPVS: sysctls, helper rules, modules, and what keeps conntrack at work.
 
-    The hooks of conntrack see packets only while something in the namespace asks for it: "hooks" names our own chains
-    that do, "tracked_by" everything else. "source_check" is what rp_filter comes to on the devices of accept_local,
-    "spoofing" the devices on which a rule of ours keeps others from using our addresses. Status 4 when this kernel's
-    IPVS is built without connection tracking.
+    The hooks of conntrack see packets only while something in the namespace uses them; "hooks" names our own rules that
+    do.
     """
-    from ipvsctl.cli.nfct_plan import missing
     from ipvsctl.cli.output import pairs, print_json, print_lines
 
     data = _status(env.host)
-    feature = env.host.modules.feature("ip_vs_nfct")
-    lacking = data["conntrack"] is None and feature.state == "absent" and data["modules"]["ip_vs"] != "absent"
     if env.json:
         print_json(env, data)
-    else:
-        modules = data.pop("modules")
-        data["helpers"] = [f"{each['helper']} for {each['service']}" for each in data["helpers"]]
-        data["source_check"] = [f"{device} {value}" for device, value in data["source_check"].items()]
-        print_lines(env, pairs([*((name, _words(value)) for name, value in data.items()), *modules.items()]))
-    if lacking:
-        env.error(f"ipvsctl: {missing(feature.evidence)}")
-        return Exit.UNAVAILABLE
-    return Exit.DONE
+        return
+    modules = data.pop("modules")
+    data["helpers"] = [f"{each['helper']} for {each['service']}" for each in data["helpers"]]
+    print_lines(env, pairs([*((name, _words(value)) for name, value in data.items()), *modules.items()]))
 
 
 def _words(value: Any) -> str:
@@ -72,64 +59,56 @@ def _words(value: Any) -> str:
 
 
 def _status(host: Host) -> dict[str, Any]:
-    from ipvsctl.cli.nfct_plan import source_checks
     from ipvsctl.cli.rules import look
-    from ipvsctl.knowledge.found import helpers_of
-    from ipvsctl.knowledge.names import AUTOMATIC_HELPER
-    from ipvsctl.knowledge.recipes import SPOOF, tracks
     from ipvsctl.model.director import Nfct
 
     found, director = look(host)
     nfct = director.nfct or Nfct()
-    automatic = host.sysctl.get(AUTOMATIC_HELPER)
-    guarded = {
-        rule.in_interface for chain in found.chains if chain.name == SPOOF and chain.jump for rule in chain.rules
-        if rule.target == "DROP" and rule.in_interface
-    }  # fmt: skip
     return {
         "conntrack": nfct.conntrack,
         "snat_reroute": nfct.snat_reroute,
         "be_liberal": nfct.be_liberal,
         "accept_local": list(nfct.accept_local),
-        "source_check": source_checks(host, nfct.accept_local),
-        "spoofing": sorted(guarded),
-        "helpers": [{"service": str(each), "helper": name} for each, name in helpers_of(found.chains).items()],
-        "automatic_helper": None if automatic is None else automatic != "0",
-        "hooks": [
-            f"{'inet6 ' if chain.family == 10 else ''}{chain.table} {chain.name}"
-            for chain in found.chains if tracks(chain)
-        ],
-        "tracked_by": _others(host, found, director),
+        "helpers": _helpers(found),
+        "hooks": _hooks(found),
         "modules": {name: host.modules.feature(name).state for name in FEATURES},
-    }  # fmt: skip
+    }
 
 
-def _others(host: Host, found: Found, director: Director) -> list[str]:
-    """What makes the kernel track beside our own chains, as far as one can see it."""
-    from ipvsctl.knowledge.recipes import HELPED, asks_for_tracking
-    from ipvsctl.model.rule import CHAIN_PREFIX
+def _helpers(found: Found) -> list[dict[str, str]]:
+    """Our helper rules, whether or not their service is there."""
+    from ipvsctl.knowledge.recipes import PREROUTING, is_host
+    from ipvsctl.model.address import ServiceAddress
 
-    reasons = [
-        f"IPVS for {wish.service.address}, a service on port 21 with nat servers"
-        for wish in director.services
-        if wish.service.address.port == HELPED["ftp"] and any(server.forward == "nat" for server in wish.servers)
+    helpers = []
+    for chain in found.chains:
+        for rule in chain.rules if chain.name == PREROUTING else ():
+            helper = dict(rule.target_options).get("helper")
+            port = next((value for match in rule.matches for name, value in match.options if name == "dport"), "")
+            if helper and port.isdigit() and is_host(rule.destination):
+                service = ServiceAddress.of(rule.protocol, rule.destination, int(port))
+                helpers.append({"service": str(service), "helper": helper})
+    return helpers
+
+
+def _hooks(found: Found) -> list[str]:
+    """Our chains with a rule that makes the kernel register conntrack's hooks: a CT target, a match on the state."""
+    return [
+        f"{'inet6 ' if chain.family == 10 else ''}{chain.table} {chain.name}"
+        for chain in found.chains
+        if _tracks(chain)
     ]
-    try:
-        tables = host.snapshot().tables if found.tables else ()
-    except IpvsctlError:
-        tables = ()
-    for table in tables:
-        for chain in table.chains:
-            if not chain.name.startswith(CHAIN_PREFIX) and any(asks_for_tracking(each.rule) for each in chain.rules):
-                reasons.append(f"{'ip6tables' if table.family == 10 else 'iptables'} -t {table.name} {chain.name}")
-    return reasons
 
 
-# -- enable and disable -----------------------------------------------------------------------------------------------
+def _tracks(chain: OwnChain) -> bool:
+    return any(
+        rule.target == "CT" or any(match.name in ("conntrack", "state") for match in rule.matches)
+        for rule in chain.rules
+    )
 
 
 @nfct_command.command(
-    "enable", example=("ipvsctl nfct enable", "ipvsctl nfct enable --accept-local eth1 --helper ftp --dry-run")
+    "enable", example=("ipvsctl nfct enable", "ipvsctl nfct enable --be-liberal --accept-local eth1 --helper ftp")
 )
 @click.option(
     "--be-liberal/--no-be-liberal",
@@ -147,7 +126,7 @@ def _others(host: Host, found: Found, director: Director) -> list[str]:
     type=click.Choice(["ftp"]),
     multiple=True,
     metavar="NAME",
-    help="Insist on the conntrack helper ftp for tcp services on port 21: an error where it cannot work.",
+    help="Insist on the conntrack helper ftp for tcp services on port 21: an error when their servers are not nat.",
 )
 @environment
 def enable(
@@ -159,37 +138,75 @@ def enable(
 ) -> int:
     """Track IPVS's connections.
 
-    Sets net.ipv4.vs.conntrack, loads what it takes, gives the tcp services on port 21 the conntrack helper ftp by a
-    rule, and sees to it that something makes the kernel track at all. On the devices of --accept-local a strict source
-    check (rp_filter 1) becomes a loose one (2), and a rule drops what pretends to come from an address of ours that is
-    not a virtual one, or by another device. Options that are not given leave things as they are. Doing it again makes
-    the rules fit for services that have come or gone.
+    Sets net.ipv4.vs.conntrack, loads what it takes, and gives the tcp services on port 21 the conntrack helper ftp by a
+    rule in a chain of our own. Options that are not given leave things as they are.
     """
-    from ipvsctl.cli.nfct_plan import ENABLE, enabled
     from ipvsctl.cli.run import change
 
     def build(host: Host) -> Plan:
-        return enabled(host, be_liberal, snat_reroute, accept_local, insist=bool(helper))
+        from dataclasses import replace
 
-    return change(env, ENABLE, build)
+        from ipvsctl.cli.rules import FTP_PORT, look, plan, with_helpers
+        from ipvsctl.errors import NotFound
+        from ipvsctl.knowledge.recipes import wanted
+        from ipvsctl.model.director import Director, Nfct
+
+        _check_devices(host, accept_local)
+        found, director = look(host)
+        helped, notes = with_helpers(director)
+        if helper:
+            services = [w for w in helped.services if w.service.address.port == FTP_PORT]
+            helped = replace(helped, services=tuple(
+                replace(w, helper="ftp") if w in services and w.service.address.protocol == "tcp" else w
+                for w in helped.services
+            ))  # fmt: skip
+            if not any(wish.helper == "ftp" for wish in helped.services):
+                raise NotFound("cannot enable the helper ftp: there is no tcp service on port 21")
+        want = wanted(Director(helped.services, Nfct(True, snat_reroute, be_liberal, accept_local), director.firewall))
+        kept = tuple(chain for chain in found.chains if chain.table != "raw")
+        raw = tuple(chain for chain in want.chains or () if chain.table == "raw")
+        # Without a rule to make or to keep, a host without iptables will do.
+        chains = (*kept, *raw) if raw or found.chains else None
+        if not any(map(_tracks, chains or ())):
+            notes += (
+                "no rule of ours makes the kernel track connections yet: `ipvsctl firewall apply` does, and so does "
+                "any rule that matches by state",
+            )
+        return plan(host, replace(want, backend=found.backend, chains=chains), notes)
+
+    return change(env, "nfct enable", build)
+
+
+def _check_devices(host: Host, devices: tuple[str, ...]) -> None:
+    from ipvsctl.errors import NotFound
+    from ipvsctl.knowledge.recipes import accept_local
+
+    for device in devices:
+        if "/" in device or "*" in device or host.sysctl.get(accept_local(device)) is None:
+            raise NotFound(f"cannot set accept_local of {device!r}: there is no such device")
 
 
 @nfct_command.command("disable", example="ipvsctl nfct disable")
 @_accept_local
 @environment
 def disable(env: Environment, accept_local: tuple[str, ...]) -> int:
-    """Do not track IPVS's connections any more, and restore what was there before `nfct enable`.
+    """Do not track IPVS's connections any more.
 
-    Sysctls get the values back that they had before, but for what services need all the same; the chains that enable
-    made go, other rules and modules stay. Without a record of `nfct enable` (it was set by other means, or before the
-    last boot) net.ipv4.vs.conntrack and nf_conntrack_tcp_be_liberal are set to 0 and helper rules removed, and a note
-    says so. accept_local of the devices named with --accept-local is set to 0 in any case.
+    Sets net.ipv4.vs.conntrack and nf_conntrack_tcp_be_liberal to 0, accept_local of the devices named with
+    --accept-local too, and removes the helper rules. Modules stay loaded, other rules stay.
     """
-    from ipvsctl.cli.nfct_plan import DISABLE, disabled
     from ipvsctl.cli.run import change
-    from ipvsctl.journal import Journals
 
     def build(host: Host) -> Plan:
-        return disabled(host, Journals(host.identity).history(), accept_local)
+        from ipvsctl.cli.rules import look, plan
+        from ipvsctl.knowledge import recipes
+        from ipvsctl.model.director import Wanted
 
-    return change(env, DISABLE, build)
+        _check_devices(host, accept_local)
+        found, _ = look(host)
+        names = (recipes.CONNTRACK, recipes.BE_LIBERAL, *map(recipes.accept_local, accept_local))
+        sysctls = tuple((name, "0") for name in names if host.sysctl.get(name) is not None)
+        kept = tuple(chain for chain in found.chains if chain.table != "raw")
+        return plan(host, Wanted(backend=found.backend, chains=kept if found.chains else None, sysctls=sysctls))
+
+    return change(env, "nfct disable", build)

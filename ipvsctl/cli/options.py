@@ -77,7 +77,7 @@ class Duration(_ParamType):
 
     name = "duration"
 
-    def __init__(self, lowest: float = 1, highest: int = LONGEST, *, fraction: bool = False) -> None:
+    def __init__(self, lowest: int = 1, highest: int = LONGEST, *, fraction: bool = False) -> None:
         self.lowest = lowest
         self.highest = highest
         self.fraction = fraction
@@ -89,7 +89,7 @@ class Duration(_ParamType):
         if match:
             days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
             total = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-            if self.fraction and self.lowest <= total <= self.highest:
+            if self.fraction and 0 < total <= self.highest:
                 return total
             if total == int(total) and self.lowest <= total <= self.highest:
                 return int(total)

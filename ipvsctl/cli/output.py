@@ -6,6 +6,7 @@ colours: rich only paints, and is imported only then.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,8 +21,6 @@ HEADING = "bold"
 
 def print_json(env: Environment, data: Any) -> None:
     """One JSON document on one line."""
-    import json
-
     env.write(json.dumps(data, ensure_ascii=True))
 
 
@@ -94,47 +93,6 @@ def progress(env: Environment, total: int | None, *, hidden: bool = False) -> It
     with bar:
         task = bar.add_task("", total=total)
         yield advance
-
-
-@contextmanager
-def status_line(env: Environment) -> Iterator[Callable[[str], None]]:
-    """A line on standard error that what it gives replaces; gone afterwards, and none where that is no terminal."""
-    if env.quiet or env.variables.get("TERM") == "dumb" or not env.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.status import Status
-
-    with Status("", console=Console(file=env.stderr, _environ=dict(env.variables))) as shown:
-        yield shown.update
-
-
-@contextmanager
-def screen(env: Environment) -> Iterator[Callable[[Sequence[Line]], None]]:
-    """The whole terminal, given back as it was: call what it gives with the lines to be there now.
-
-    The terminal is measured each time; lines that do not fit are cut at its edge, and the last row says how many more
-    there are.
-    """
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    console = Console(
-        file=env.stdout, force_terminal=True, highlight=False, color_system="standard" if env.coloured else None,
-        _environ=dict(env.variables),
-    )  # fmt: skip
-    with output(), Live(console=console, screen=True, auto_refresh=False) as live:
-
-        def show(lines: Sequence[Line]) -> None:
-            height = console.size.height
-            shown = list(lines)
-            if len(shown) > height:
-                shown = [*shown[: height - 1], [(f"... {len(lines) - height + 1} more", "dim")]]
-            text = Text("\n", no_wrap=True, overflow="crop").join([Text.assemble(*line) for line in shown])
-            live.update(text, refresh=True)
-
-        yield show
 
 
 def count(number: int, noun: str) -> str:

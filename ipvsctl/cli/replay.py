@@ -22,11 +22,14 @@ from ipvsctl.cli.replay_text import Teller
 from ipvsctl.cli.run import Ended
 from ipvsctl.datapath.engine import Engine
 from ipvsctl.datapath.flows import Output
-from ipvsctl.datapath.verdict import LOCAL, Reason
+from ipvsctl.datapath.verdict import Reason
 from ipvsctl.errors import IpvsctlError, UsageError
 from ipvsctl.formats import pcap
 from ipvsctl.formats.capture import SECOND, Record
 from ipvsctl.formats.link_layer import OTHER_HOST, packet_type, strip
+
+_LOCAL = (Reason.NO_LISTENER, Reason.LOCAL_PROTOCOL, Reason.LOCAL_CHECKSUM)
+"""The host has got such a packet; only nothing there takes it."""
 
 _POLLS = 500_000
 """Deadlines kept between two packets at most. More lie in a gap of years only: by then no connection is left."""
@@ -147,7 +150,7 @@ class Replay:
     def _verdict(self) -> tuple[str, Reason | None]:
         found = self.engine.verdict
         if isinstance(found, Reason):
-            word = "local" if found in LOCAL else "wait" if found is Reason.FRAGMENT else "drop"
+            word = "local" if found in _LOCAL else "wait" if found is Reason.FRAGMENT else "drop"
             return word, found
         return {"sent": "forward", "delivered": "local"}.get(found, "lost"), None
 

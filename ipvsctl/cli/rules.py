@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ipvsctl.knowledge.recipes import director_of, helper_problem
+from ipvsctl.knowledge.recipes import director_of
 from ipvsctl.plan.difference import Plan, difference
 from ipvsctl.plan.observe import observe, observe_all
 
@@ -25,27 +25,21 @@ def look(host: Host) -> tuple[Found, Director]:
 def with_helpers(director: Director) -> tuple[Director, tuple[str, ...]]:
     """The director with the helper ftp for the control port of FTP, beside the helpers it has; and notes.
 
-    A service for which the helper cannot work is left without, and a note says why.
+    A service on port 21 with servers that are not reached by nat is left out, and noted: the helper's rule is for nat.
     """
     wishes, notes = [], []
     for wish in director.services:
         address = wish.service.address
-        if wish.helper or (address.protocol == "tcp" and address.port == FTP_PORT):
-            problem = helper_problem(wish, director)
-            if problem:
-                notes.append(f"no helper for {address}: {problem}")
-            wish = replace(wish, helper=None if problem else wish.helper or "ftp")
+        if wish.helper is None and address.protocol == "tcp" and address.port == FTP_PORT:
+            if all(server.forward == "nat" for server in wish.servers):
+                wish = replace(wish, helper="ftp")
+            else:
+                notes.append(f"no helper for {address}: it has servers that are not reached by nat")
         wishes.append(wish)
     return replace(director, services=tuple(wishes)), tuple(notes)
 
 
 def plan(host: Host, wanted: Wanted, notes: tuple[str, ...] = ()) -> Plan:
-    """What makes the host have modules, rules and sysctls; services, timeouts, daemons and routing are left alone.
-
-    Without sysctls nothing is loosened: that goes with accept_local.
-    """
-    wanted = replace(
-        wanted, services=None, timeouts=None, daemons=None, routes=None, policy=None,
-        loosen=wanted.loosen if wanted.sysctls else (), notes=(*notes, *wanted.notes),
-    )  # fmt: skip
+    """What makes the host have modules, rules and sysctls; its services, timeouts and daemons are left alone."""
+    wanted = replace(wanted, services=None, timeouts=None, daemons=None, notes=(*notes, *wanted.notes))
     return difference(wanted, observe(host, wanted))

@@ -51,20 +51,11 @@ def cut_off(record: Record) -> str:
     )
 
 
-def change(
-    env: Environment,
-    command: str,
-    build: Build,
-    *,
-    apply: bool = False,
-    confirm: float | None = None,
-    tell: bool = True,
-) -> int:
+def change(env: Environment, command: str, build: Build, *, apply: bool = False, confirm: float | None = None) -> int:
     """Make the plan that `build` computes, or only print it with --dry-run. Returns the exit status.
 
     `command` is what the journal and `rollback` call it. With `apply` the plan is one that `rollback` goes back to, a
-    failure is always told as the failure of a plan, and `confirm` is the seconds after which it undoes itself. Without
-    `tell` the caller says what was done.
+    failure is always told as the failure of a plan, and `confirm` is the seconds after which it undoes itself.
     Raises what `build` and the host raise, Refused when another plan stands in the way, PlanFailed or UndoFailed.
     """
     env.warns = env.dry_run
@@ -83,8 +74,7 @@ def change(
         plan = build(host)
         if plan.changes:
             _run(env, command, plan.changes, journals, apply=apply, confirm=confirm)
-    if tell:
-        _tell(env, plan, confirm if plan.changes else None)
+    _tell(env, plan, confirm if plan.changes else None)
     return Exit.DONE
 
 

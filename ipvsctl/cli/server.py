@@ -1,4 +1,4 @@
-"""`server`: add, edit, drain and delete the real servers of a service."""
+"""`server`: add, edit and delete the real servers of a service."""
 
 from __future__ import annotations
 
@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ipvsctl.cli.environment import Environment
-from ipvsctl.cli.options import (
-    INT_MAX,
-    Duration,
-    Number,
-    environment,
-    existing_server,
-    existing_service,
-    new_server,
-    several,
-)
+from ipvsctl.cli.options import INT_MAX, Number, environment, existing_server, existing_service, new_server, several
 from ipvsctl.cli.tree import COMMANDS, Group
 from ipvsctl.errors import NotFound, UsageError
 
@@ -133,47 +124,6 @@ def delete(env: Environment, service: ServiceAddress, server: ServerAddress) -> 
         f"server delete {service} {server}",
         lambda host: Plan((DeleteServer(service, _find(host, service, server)),)),
     )
-
-
-@server_command.command(
-    "drain",
-    example=(
-        "ipvsctl server drain tcp:192.0.2.1:80 10.0.2.2",
-        "ipvsctl server drain tcp:192.0.2.1:80 10.0.2.2 --wait 10m --remove",
-        "ipvsctl server drain tcp:192.0.2.1:80 10.0.2.2 --undrain",
-    ),
-)
-@existing_service
-@existing_server
-@click.option(
-    "--wait", type=Duration(0), default=300, metavar="DURATION",
-    help="Longest time to wait for its connections to end, as in 90 or 5m; 0: do not wait (default: 5m).",
-)
-@click.option("--active", is_flag=True, help="Wait for active connections only, not for those that are closing.")
-@click.option("--remove", is_flag=True, help="Delete the server when its connections have ended.")
-@click.option("--undrain", is_flag=True, help="Give the server back the weight it had before it was drained.")
-@environment
-def drain(
-    env: Environment, service: ServiceAddress, server: ServerAddress, wait: float, active: bool, remove: bool,
-    undrain: bool,
-) -> int:
-    """Take a server out of service without cutting anybody off.
-
-    Its weight becomes 0, so that it gets no new connections, and the command waits until those that it has are over.
-    Status 0: it has none. Status 1: the time was up; how many are left, and why, is said. ^C ends the waiting alone:
-    the server stays drained until --undrain.
-
-    Clients of a persistent service keep coming to a drained server as long as they have a template, unless
-    net.ipv4.vs.expire_quiescent_template is 1. The kernel has no call that ends one connection: what will not end by
-    itself ends with the server (`server delete`), at once if net.ipv4.vs.expire_nodest_conn is 1.
-    """
-    from ipvsctl.cli.drain import drain_server, undrain_server
-
-    if undrain:
-        if remove or active:
-            raise UsageError("--undrain goes with neither --remove nor --active")
-        return undrain_server(env, service, server)
-    return drain_server(env, service, server, wait, active=active, remove=remove)
 
 
 def _find(host: Host, service: ServiceAddress, server: ServerAddress) -> Server:

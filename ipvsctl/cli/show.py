@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ipvsctl.cli.output import Line, count
-from ipvsctl.model.address import INET6
 from ipvsctl.model.change import Change, ReplaceRules
 from ipvsctl.model.rule import TAG, OwnChain
 from ipvsctl.plan.difference import Plan
@@ -38,24 +37,6 @@ def chain_text(chain: OwnChain) -> list[str]:
     """A chain of ours and the jump to it, as iptables-save writes them."""
     jump = [f"-A {chain.hook} -m comment --comment {TAG} -j {chain.name}"] if chain.jump else []
     return [f":{chain.name} - [0:0]", *jump, *(f"-A {chain.name} {rule}" for rule in chain.rules)]
-
-
-def table_lines(backend: str, chains: tuple[OwnChain, ...]) -> Iterator[Line]:
-    """All our chains in a back end, in its own language."""
-    if backend == "nft":
-        from ipvsctl.formats.nft_text import render
-
-        yield from ([(text, "")] for text in render(chains))
-        return
-    table = None
-    for chain in chains:
-        if (chain.family, chain.table) != table:
-            table = chain.family, chain.table
-            tool = backend.replace("iptables", "ip6tables") if chain.family == INET6 else backend
-            yield [(f"# {tool} -t {chain.table}", "bold")]
-        yield from ([(text, "")] for text in chain_text(chain))
-        if not chain.jump:
-            yield [(f"# nothing jumps to {chain.name}", "red")]
 
 
 def _rule_difference(change: ReplaceRules) -> Iterator[tuple[str, str]]:

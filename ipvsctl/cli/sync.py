@@ -53,7 +53,7 @@ def show(env: Environment) -> None:
     metavar="NUMBER",
     help="Only daemons of one id talk to each other, 0..255; a backup with 0 takes any (default: 0).",
 )
-@click.option("--group", default="", metavar="ADDRESS", help="Multicast group, IPv4 or IPv6 (default: 224.0.0.81).")
+@click.option("--group", default="", metavar="ADDRESS", help="Multicast group (default: the kernel's, 224.0.0.81).")
 @click.option("--port", type=Number(1, 65535), metavar="PORT", help="UDP port, 1..65535 (default: 8848).")
 @click.option("--ttl", type=Number(1, 255), metavar="NUMBER", help="Hops the packets may go, 1..255 (default: 1).")
 @click.option(

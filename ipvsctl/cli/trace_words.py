@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
 from ipvsctl.errors import UsageError
 from ipvsctl.formats.packet_text import parse
 from ipvsctl.formats.packet_words import endpoint, split
 from ipvsctl.model.address import FAMILY_NAMES, INET, INET6
-from ipvsctl.wire.address import readable
+from ipvsctl.wire.address import packed, readable
 
 if TYPE_CHECKING:
     from ipvsctl.datapath.engine import Engine
@@ -20,6 +21,8 @@ _PORTED = ("tcp", "udp", "sctp")
 _KIND = {"icmp": "echo-request", "icmpv6": "echo-request", "sctp": "INIT"}
 """What a packet is when nothing is said of it."""
 _TCP, _UDP = 6, 17
+_STRANGERS = {INET: "192.0.2.1", INET6: "2001:db8:ffff::1"}
+"""Documentation's addresses: a client from far away."""
 
 End = tuple[bytes, int]
 """Address and port."""
@@ -101,16 +104,34 @@ def _served(engine: Engine, name: str, protocol: str, port: int) -> End:
 
 
 def _stranger(engine: Engine, family: int, device: str | None) -> bytes:
-    """An address that a client may have."""
-    from ipvsctl.datapath.strangers import stranger
+    """An address that a client may have: far away, or a neighbour on a device that no server is behind."""
+    from ipvsctl.datapath.verdict import Reason
 
-    found = stranger(engine, family, device)
-    if found is not None:
-        return found[0]
+    servers = {dest.address for service in engine.vs.services.all() for dest in service.dests}
+    ways = (engine.routing.output(INET6 if len(address) == 16 else INET, address) for address in servers)
+    behind = {way.device for way in ways if not isinstance(way, Reason)}
+    for shy in (True, False):
+        for text in _candidates(engine, family):
+            address = packed(text)
+            way = engine.routing.output(family, address)
+            if isinstance(way, Reason) or way.kind != "unicast" or device not in (None, way.device):
+                continue
+            if address not in servers and not (shy and way.device in behind):
+                return address
     where = f" on {device}" if device else ""
     raise UsageError(
         f"no client of {FAMILY_NAMES[family]} can be reached{where}, expected CLIENT[:PORT] SERVICE[:PORT]"
     )
+
+
+def _candidates(engine: Engine, family: int) -> Iterator[str]:
+    yield _STRANGERS[family]
+    for known in engine.routing.devices.values():
+        for text in known.addresses:
+            own = ip_interface(text)
+            if (own.version == 6) == (family == INET6) and known.name != "lo" and not own.ip.is_link_local:
+                for index in range(1, min(4, own.network.num_addresses)):
+                    yield str(own.network[index])
 
 
 def in_device(engine: Engine, source: bytes) -> str:

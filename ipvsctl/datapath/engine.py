@@ -140,13 +140,6 @@ class Engine(ShortWay):
             self.ip.receive(self.backlog.popleft())
         self.backlog.clear()  # Two functions that answer each other for ever: nothing real does.
 
-    def reroute(self, snapshot: Snapshot) -> None:
-        """Have the devices, routes and policy rules of a snapshot instead of those there were; connections stay."""
-        self.flows.clear()
-        self.routing.done()
-        self.routing = Routing(self, snapshot)
-        self.vs.transmit.ways.forget()
-
     # -- for the parts ------------------------------------------------------------------------------------------------
 
     def rebuild(self) -> None:

@@ -119,34 +119,11 @@ def explain_rule(case: Case) -> Explanation | None:
     step = next((step for step in reversed(case.walk.steps) if step.verdict in _RULES and not step.answer), None)
     if step is None or not case.skb.has_ports:
         return None
-    for cause in (_spoofed, _ftp_data, _untracked, _one_way, _invalid, _closed, _forwarded):
+    for cause in (_ftp_data, _untracked, _one_way, _invalid, _closed, _forwarded):
         found = cause(case, step)
         if found is not None:
             return found
     return None
-
-
-# -- addresses of our own ----------------------------------------------------------------------------------------------
-
-
-def _spoofed(case: Case, step: Step) -> Explanation | None:
-    """Our own check of what comes in from the director's addresses, which makes accept_local safe (S27)."""
-    rule = step.rules[-1] if step.rules else None
-    if rule is None or rule.chain != f"{_OWN}SPOOF":
-        return None
-    source, device = readable(case.skb.source), case.walk.device
-    virtual = any(each.address == case.skb.source for each in case.engine.vs.services.all())
-    if virtual and f"-i {device} " not in rule.text:
-        # No command: were the packet forged, it would let it in.
-        return Explanation(
-            f"it says that it comes from {source}, a virtual address, by {device}: it is forged, unless real servers "
-            f"are behind {device} and accept_local of [nfct] should name it (S27)"
-        )
-    return Explanation(
-        f"it says that it comes from {source}, an address of the director's that no service of the rule's has: it is "
-        "forged, or the rule is older than the service (S27)",
-        "ipvsctl nfct enable" if virtual else "",
-    )
 
 
 # -- FTP --------------------------------------------------------------------------------------------------------------

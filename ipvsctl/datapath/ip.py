@@ -24,7 +24,6 @@ from ipvsctl.wire.address import readable
 
 if TYPE_CHECKING:
     from ipvsctl.datapath.engine import Engine
-    from ipvsctl.datapath.interfaces import Interface
 
 _CODES = {
     Reason.NO_ROUTE: icmp4.NET_UNREACHABLE,
@@ -46,11 +45,8 @@ class Ip:
         self.four = icmp4.Icmp4(engine, self.limits)
         self.six = icmp6.Icmp6(engine, self.limits)
         self._ip6 = Ip6(engine)
+        self._interfaces = engine.routing.interfaces
         self._neighbours = Neighbours(engine)
-
-    @property
-    def _interfaces(self) -> dict[str, Interface]:
-        return self.engine.routing.interfaces
 
     # -- coming in ----------------------------------------------------------------------------------------------------
 

@@ -62,10 +62,6 @@ class Routing:
         self._refresh()
         engine.settings.watch(self._refresh)
 
-    def done(self) -> None:
-        """Another one takes its place."""
-        self.engine.settings.unwatch(self._refresh)
-
     def _refresh(self) -> None:
         for interface in self.interfaces.values():
             interface.refresh(self.engine.settings)

@@ -67,10 +67,6 @@ class Settings(dict[str, int]):
         """Call it after every write: for what is computed of several."""
         self._watchers.append(watcher)
 
-    def unwatch(self, watcher: Callable[[], None]) -> None:
-        """Call it no more."""
-        self._watchers.remove(watcher)
-
     def device(self, family: str, device: str, name: str) -> int:
         """A device's own value: `family` ipv4 or ipv6; what "default" has when it was never written."""
         own = self.get(f"net.{family}.conf.{device.replace('.', '/')}.{name}")

@@ -75,8 +75,5 @@ class Reason(Enum):
         return self.name
 
 
-LOCAL = frozenset({Reason.NO_LISTENER, Reason.LOCAL_PROTOCOL, Reason.LOCAL_CHECKSUM})
-"""The host has got such a packet; only nothing there takes it."""
-
 Verdict = Reason | None
 """None: go on to the next function of the hook."""

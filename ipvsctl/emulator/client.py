@@ -1,4 +1,4 @@
-"""The host behind an emulator's socket: the same six ports, each call a request and its answer.
+"""The host behind an emulator's socket: the same five ports, each call a request and its answer.
 
 This is what every command on an emulated director imports, so it imports little: what a call does not need is imported
 in the call that does.
@@ -8,36 +8,22 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ipvsctl.emulator import files
-from ipvsctl.emulator.messages import PAGE, PROTOCOL, check_name, error_from_dict
+from ipvsctl.emulator.messages import PROTOCOL, check_name, error_from_dict
 from ipvsctl.errors import IpvsctlError, NotFound, NotPermitted, Refused, Unavailable
 from ipvsctl.formats import values
 from ipvsctl.host import BatchError, Feature
 
 if TYPE_CHECKING:
-    from ipvsctl.host import ConntrackPort, FirewallPort, IpvsPort, ModulesPort, RoutingPort, SysctlPort
+    from ipvsctl.host import ConntrackPort, FirewallPort, IpvsPort, ModulesPort, SysctlPort
     from ipvsctl.model.address import ServiceAddress
-    from ipvsctl.model.change import IpvsChange, ReplaceRules, RoutingChange
-    from ipvsctl.model.connection import Fate
-    from ipvsctl.model.facts import Facts
-    from ipvsctl.model.route import PolicyRule, Route
-    from ipvsctl.model.row import ServiceRow
+    from ipvsctl.model.change import IpvsChange, ReplaceRules
     from ipvsctl.model.rule import OwnChain
     from ipvsctl.model.snapshot import Snapshot
-    from ipvsctl.model.status import (
-        Connection,
-        ConntrackEntry,
-        ConntrackEvent,
-        Daemon,
-        Expectation,
-        Info,
-        ServiceStatus,
-        Stats,
-        Timeouts,
-    )
+    from ipvsctl.model.status import ConntrackEntry, Daemon, Info, ServiceStatus, Timeouts
 
 TIMEOUT = 120.0
 """Seconds to wait for an answer; a batch of 10,000 changes takes less than one."""
@@ -70,16 +56,6 @@ class _Wire:
             raise error_from_dict(answer["error"])
         return answer["ok"]
 
-    def rows(self, call: str) -> Iterator[Any]:
-        """The rows of a table, some thousands at a time; what comes or goes meanwhile may be missed or seen twice."""
-        start = 0
-        while True:
-            page = self.call(call, start=start, count=PAGE)
-            yield from page
-            start += len(page)
-            if len(page) < PAGE:
-                return
-
     def _line(self) -> bytes:
         parts = []
         while data := self._socket.recv(_RECEIVE):
@@ -109,11 +85,6 @@ class RemoteIpvs:
 
     def services(self) -> list[ServiceStatus]:
         return [values.status_from_dict(data) for data in self._wire.call("ipvs.services")]
-
-    def rows(self) -> Iterator[ServiceRow]:
-        from ipvsctl.model.row import row_of
-
-        return map(row_of, self.services())
 
     def service(self, address: ServiceAddress) -> ServiceStatus:
         return values.status_from_dict(self._wire.call("ipvs.service", address=str(address)))
@@ -149,23 +120,7 @@ class RemoteConntrack:
         self._wire = wire
 
     def entries(self) -> list[ConntrackEntry]:
-        return list(self.stream())
-
-    def stream(self) -> Iterator[ConntrackEntry]:
-        from ipvsctl.formats.connection_values import entry_from_list
-
-        return map(entry_from_list, self._wire.rows("conntrack.rows"))
-
-    def expectations(self) -> list[Expectation]:
-        from ipvsctl.formats.connection_values import expectation_from_list
-
-        return [expectation_from_list(data) for data in self._wire.call("conntrack.expectations")]
-
-    def events(self, idle: float) -> Iterator[ConntrackEvent | None]:
-        from ipvsctl.emulator.conntrack import watch
-
-        self._wire.call("conntrack.check_events")
-        return watch(self.entries, idle)
+        return [values.conntrack_from_dict(data) for data in self._wire.call("conntrack.entries")]
 
     def delete(self, entry: ConntrackEntry) -> None:
         self._wire.call("conntrack.delete", entry=values.conntrack_to_dict(entry))
@@ -180,17 +135,15 @@ class RemoteFirewall:
     def backend(self, wanted: str = "auto") -> str:
         return values.text(self._wire.call("firewall.backend", wanted=wanted))
 
-    def owners(self) -> tuple[str, ...]:
-        return tuple(values.text(name) for name in self._wire.call("firewall.owners"))
-
-    def chains(self, backend: str = "auto") -> tuple[OwnChain, ...]:
+    def chains(self) -> tuple[OwnChain, ...]:
         from ipvsctl.formats.changes import chain_from_dict
 
-        return tuple(chain_from_dict(data) for data in self._wire.call("firewall.chains", backend=backend))
+        return tuple(chain_from_dict(data) for data in self._wire.call("firewall.chains"))
 
-    def tables(self, backend: str = "auto") -> frozenset[tuple[int, str]]:
-        found = self._wire.call("firewall.tables", backend=backend)
-        return frozenset((values.number(family), values.text(table)) for family, table in found)
+    def tables(self) -> frozenset[tuple[int, str]]:
+        return frozenset(
+            (values.number(family), values.text(table)) for family, table in self._wire.call("firewall.tables")
+        )
 
     def replace(self, change: ReplaceRules) -> None:
         from ipvsctl.formats.changes import change_to_dict
@@ -199,28 +152,6 @@ class RemoteFirewall:
 
     def notes(self) -> tuple[str, ...]:
         return tuple(self._wire.call("firewall.notes"))
-
-
-class RemoteRouting:
-    """The routing port of an emulator."""
-
-    def __init__(self, wire: _Wire) -> None:
-        self._wire = wire
-
-    def routes(self) -> tuple[Route, ...]:
-        from ipvsctl.formats.routes import route_from_dict
-
-        return tuple(route_from_dict(data) for data in self._wire.call("routing.routes"))
-
-    def policy(self) -> tuple[PolicyRule, ...]:
-        from ipvsctl.formats.routes import policy_rule_from_dict
-
-        return tuple(policy_rule_from_dict(data) for data in self._wire.call("routing.policy"))
-
-    def apply(self, change: RoutingChange) -> None:
-        from ipvsctl.formats.changes import change_to_dict
-
-        self._wire.call("routing.apply", change=change_to_dict(change))
 
 
 class RemoteSysctl:
@@ -262,7 +193,6 @@ class RemoteHost:
     ipvs: IpvsPort
     conntrack: ConntrackPort
     firewall: FirewallPort
-    routing: RoutingPort
     sysctl: SysctlPort
     modules: ModulesPort
 
@@ -278,7 +208,6 @@ class RemoteHost:
         self.ipvs = RemoteIpvs(wire)
         self.conntrack = RemoteConntrack(wire)
         self.firewall = RemoteFirewall(wire)
-        self.routing = RemoteRouting(wire)
         self.sysctl = RemoteSysctl(wire)
         self.modules = RemoteModules(wire)
 
@@ -294,33 +223,6 @@ class RemoteHost:
         except BaseException:
             connected.close()
             raise
-
-    def connections(self) -> Iterator[Connection]:
-        from ipvsctl.formats.connection_values import connection_from_list
-
-        return map(connection_from_list, self._wire.rows("connections.rows"))
-
-    def totals(self) -> Stats:
-        return values.stats_from_dict(self._wire.call("totals"))
-
-    def inject(self, device: str, packets: Iterable[bytes], *, outputs: bool = True) -> Iterator[Fate]:
-        """Packets come in by a device of the emulated director, now; see EmulatedHost.inject.
-
-        Without `outputs` nobody wants to know what left.
-        """
-        from itertools import islice
-
-        from ipvsctl.model.connection import Fate
-
-        rest = iter(packets)
-        while part := [each.hex() for each in islice(rest, PAGE)]:
-            for verdict, reason, left in self._wire.call("inject", device=device, packets=part, outputs=outputs):
-                yield Fate(verdict, reason, tuple((name, bytes.fromhex(data)) for name, data in left))
-
-    def evidence(self) -> Facts:
-        from ipvsctl.emulator.evidence import read
-
-        return read(self.snapshot())
 
     def snapshot(self) -> Snapshot:
         from ipvsctl.formats.snapshot_file import parse

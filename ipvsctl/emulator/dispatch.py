@@ -6,18 +6,16 @@ The arguments of a request are read as a whole before any port is called: what i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Callable
 from typing import Any
 
-from ipvsctl.emulator.messages import PAGE, error_to_dict
+from ipvsctl.emulator.messages import error_to_dict
 from ipvsctl.errors import IpvsctlError, UsageError
 from ipvsctl.formats import changes as changes_format
-from ipvsctl.formats import routes as routes_format
 from ipvsctl.formats import values
 from ipvsctl.host import BatchError, Host
 from ipvsctl.model.address import ServiceAddress
-from ipvsctl.model.change import IPVS_CHANGES, ROUTING_CHANGES, IpvsChange, ReplaceRules, RoutingChange
+from ipvsctl.model.change import IPVS_CHANGES, IpvsChange, ReplaceRules
 
 Read = Callable[[Any], Any]
 Call = tuple[Read, Callable[[Host, Any], Any]]
@@ -64,54 +62,11 @@ def _rules(args: Any) -> ReplaceRules:
     return change
 
 
-def _routing(args: Any) -> RoutingChange:
-    change = changes_format.change_from_dict(args["change"])
-    if not isinstance(change, ROUTING_CHANGES):
-        raise TypeError(f"{change.kind} is not a change of routing")
-    return change
-
-
 def _snapshot(host: Host) -> str:
     """A snapshot travels as its file."""
     from ipvsctl.formats.snapshot_file import render
 
     return render(host.snapshot())
-
-
-def _page(args: Any) -> tuple[int, int]:
-    """The first row that is wanted, and how many."""
-    start, count = values.number(args["start"]), values.number(args["count"])
-    if start < 0 or not 0 < count <= PAGE:
-        raise ValueError(f"rows {start}, {count}")
-    return start, count
-
-
-def _rows(rows: Iterable[Any], page: tuple[int, int]) -> list[Any]:
-    """Some rows of a table, which are tuples and so lists of JSON."""
-    return list(islice(rows, page[0], page[0] + page[1]))
-
-
-def _packets(args: Any) -> tuple[str, list[bytes], bool]:
-    packets = [bytes.fromhex(values.text(each)) for each in list(args["packets"])]
-    return values.text(args["device"]), packets, args["outputs"] is True
-
-
-def _inject(host: Host, args: tuple[str, list[bytes], bool]) -> list[Any]:
-    from ipvsctl.emulator.host import EmulatedHost
-
-    assert isinstance(host, EmulatedHost)
-    device, packets, wanted = args
-    return [
-        [each.verdict, each.reason, [[out, data.hex()] for out, data in each.outputs] if wanted else []]
-        for each in host.inject(device, packets)
-    ]
-
-
-def _check_events(host: Host, _: None) -> None:
-    from ipvsctl.emulator.conntrack import EmulatedConntrack
-
-    assert isinstance(host.conntrack, EmulatedConntrack)
-    host.conntrack.check_events()
 
 
 CALLS: dict[str, Call] = {
@@ -124,32 +79,20 @@ CALLS: dict[str, Call] = {
     "ipvs.timeouts": (_nothing, lambda h, _: values.timeouts_to_dict(h.ipvs.timeouts())),
     "ipvs.daemons": (_nothing, lambda h, _: [values.daemon_to_dict(daemon) for daemon in h.ipvs.daemons()]),
     "ipvs.apply": (_changes, lambda h, changes: h.ipvs.apply(changes)),
-    "conntrack.rows": (_page, lambda h, page: _rows(h.conntrack.stream(), page)),
-    "conntrack.expectations": (_nothing, lambda h, _: h.conntrack.expectations()),
-    "conntrack.check_events": (_nothing, _check_events),
-    "totals": (_nothing, lambda h, _: values.stats_to_dict(h.totals())),
-    "connections.rows": (_page, lambda h, page: _rows(h.connections(), page)),
+    "conntrack.entries": (_nothing, lambda h, _: [values.conntrack_to_dict(e) for e in h.conntrack.entries()]),
     "conntrack.delete": (
         lambda args: values.conntrack_from_dict(args["entry"]),
         lambda h, entry: h.conntrack.delete(entry),
     ),
     "firewall.backend": (_one("wanted"), lambda h, wanted: h.firewall.backend(wanted)),
-    "firewall.owners": (_nothing, lambda h, _: list(h.firewall.owners())),
-    "firewall.chains": (
-        _one("backend"),
-        lambda h, backend: [changes_format.chain_to_dict(c) for c in h.firewall.chains(backend)],
-    ),
-    "firewall.tables": (_one("backend"), lambda h, backend: sorted(h.firewall.tables(backend))),
+    "firewall.chains": (_nothing, lambda h, _: [changes_format.chain_to_dict(c) for c in h.firewall.chains()]),
+    "firewall.tables": (_nothing, lambda h, _: sorted(h.firewall.tables())),
     "firewall.replace": (_rules, lambda h, change: h.firewall.replace(change)),
     "firewall.notes": (_nothing, lambda h, _: list(h.firewall.notes())),
-    "routing.routes": (_nothing, lambda h, _: [routes_format.route_to_dict(r) for r in h.routing.routes()]),
-    "routing.policy": (_nothing, lambda h, _: [routes_format.policy_rule_to_dict(r) for r in h.routing.policy()]),
-    "routing.apply": (_routing, lambda h, change: h.routing.apply(change)),
     "sysctl.get": (_one("name"), lambda h, name: h.sysctl.get(name)),
     "sysctl.set": (_two("name", "value"), lambda h, pair: h.sysctl.set(*pair)),
     "sysctl.names": (_one("prefix"), lambda h, prefix: h.sysctl.names(prefix)),
     "sysctl.check_writable": (_one("name"), lambda h, name: h.sysctl.check_writable(name)),
-    "inject": (_packets, _inject),
     "snapshot": (_nothing, lambda h, _: _snapshot(h)),
     "modules.feature": (_one("name"), lambda h, name: list(h.modules.feature(name))),
     "modules.load": (_one("name"), lambda h, name: h.modules.load(name)),

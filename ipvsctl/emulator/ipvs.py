@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
@@ -32,7 +32,6 @@ from ipvsctl.model.change import (
     StopDaemon,
     ZeroCounters,
 )
-from ipvsctl.model.row import ServiceRow, row_of
 from ipvsctl.model.service import Server, Service
 from ipvsctl.model.status import NO_STATS, Daemon, Info, ServiceStatus, Timeouts
 
@@ -64,23 +63,14 @@ class EmulatedIpvs:
     def services(self) -> list[ServiceStatus]:
         self._load()
         found = sorted(self._state.services.items(), key=lambda item: item[0].sort_key)
-        running = self._running()
-        return [running.get(address) or service.status() for address, service in found]
-
-    def _running(self) -> Mapping[ServiceAddress, ServiceStatus]:
-        """The services as the datapath counts for them; none before the first packet."""
-        return {} if self._state.datapath is None else self._state.datapath.services()
-
-    def rows(self) -> Iterator[ServiceRow]:
-        """As `services`: the kernel's order is that of a hash, which is another in every namespace."""
-        return map(row_of, self.services())
+        return [service.status() for _, service in found]
 
     def service(self, address: ServiceAddress) -> ServiceStatus:
         self._load()
         service = self._state.services.get(address)
         if service is None:
             raise NotFound(f"there is no service {address}")
-        return self._running().get(address) or service.status()
+        return service.status()
 
     def timeouts(self) -> Timeouts:
         self._load()
@@ -103,8 +93,6 @@ class EmulatedIpvs:
         outcome: list[IpvsctlError | None] = []
         for change in changes:
             number = self._make(change)
-            if not number and self._state.datapath is not None:
-                self._state.datapath.change(change)
             outcome.append(refusal(change, number, os.strerror(number)) if number else None)
         if any(outcome):
             raise BatchError(outcome)
@@ -229,9 +217,7 @@ class EmulatedIpvs:
             return not (address.is_unspecified or address.is_multicast or address in _MAPPED)
         if int(address) in (0, 0xFFFFFFFF) or address.is_multicast:
             return False
-        # A network of one or two addresses has none for all.
-        nets = [interface.network for interface in local if interface.network.prefixlen < 31]
-        return not any(address == network.broadcast_address for network in nets)
+        return not any(address == interface.network.broadcast_address for interface in local)
 
     # -- synchronisation ----------------------------------------------------------------------------------------------
 

@@ -15,14 +15,11 @@ from ipvsctl import errors
 from ipvsctl.errors import IpvsctlError, UsageError
 from ipvsctl.host import BatchError
 
-PROTOCOL = 2
+PROTOCOL = 1
 """Version of what is said over the socket; both sides must have the same."""
 
 MAX_REQUEST = 64 * 2**20
 """Bytes of one request with its newline."""
-
-PAGE = 10_000
-"""Rows of a table, or packets, in one answer or request at most."""
 
 READY = b"ready\n"
 """What a server writes to its standard output once it listens."""
@@ -46,8 +43,6 @@ def check_name(name: str) -> str:
 
 def error_to_dict(error: IpvsctlError | BatchError) -> dict[str, Any]:
     data: dict[str, Any] = {"class": type(error).__name__, "message": str(error)}
-    if number := getattr(error, "number", 0):
-        data["number"] = number
     if isinstance(error, BatchError):
         data["outcome"] = [None if each is None else error_to_dict(each) for each in error.outcome]
     return data
@@ -61,6 +56,4 @@ def error_from_dict(data: dict[str, Any]) -> IpvsctlError | BatchError:
 
 
 def _single(data: dict[str, Any]) -> IpvsctlError:
-    error = _CLASSES.get(data["class"], IpvsctlError)(str(data["message"]))
-    error.number = int(data.get("number", 0))
-    return error
+    return _CLASSES.get(data["class"], IpvsctlError)(str(data["message"]))

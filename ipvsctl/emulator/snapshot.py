@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from ipvsctl.datapath.nf.own import tables_of
 from ipvsctl.emulator.state import State
-from ipvsctl.errors import Refused
-from ipvsctl.knowledge.assumed import accepting_devices, network_around, note, with_uplinks
+from ipvsctl.knowledge.assumed import accepting_devices, network_around, note
 from ipvsctl.model.director import ServiceWish
-from ipvsctl.model.rule import OwnChain
 from ipvsctl.model.snapshot import Snapshot
 
 
@@ -19,24 +17,13 @@ def read(state: State) -> Snapshot:
     )
     accepting = [device for device in accepting_devices(state.sysctls) if device in state.devices]
     devices, routes = network_around(services, accepting)
-    devices = with_uplinks(devices, state.routes)
     return Snapshot(
         devices=devices,
-        routes=(*routes, *state.routes),
-        policy=tuple(state.policy),
+        routes=routes,
         sysctls={name: value for name, value in state.sysctls.items() if name in state.written},
         modules=frozenset(state.modules),
-        tables=tables_of(_chains(state)),
+        tables=tables_of(chain for chains in state.chains.values() for chain in chains),
         services=services,
         timeouts=state.timeouts,
         notes=(note(devices),),
     )
-
-
-def _chains(state: State) -> list[OwnChain]:
-    """Our chains of every back end; raises Refused where two have the same table, for both would decide."""
-    found: dict[tuple[int, str], str] = {}
-    for (backend, family, table), chains in state.chains.items():
-        if chains and found.setdefault((family, table), backend) != backend:
-            raise Refused(f"cannot trace: table {table} exists in {found[family, table]} and in {backend}: both decide")
-    return [chain for chains in state.chains.values() for chain in chains]

@@ -7,16 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface
-from typing import TYPE_CHECKING
 
 from ipvsctl.model.address import ServerAddress, ServiceAddress
-from ipvsctl.model.route import PolicyRule, Route
 from ipvsctl.model.rule import OwnChain
 from ipvsctl.model.service import Server, Service
 from ipvsctl.model.status import NO_STATS, ConntrackEntry, Daemon, ServerStatus, ServiceStatus, Stats, Timeouts
-
-if TYPE_CHECKING:
-    from ipvsctl.emulator.connections import Datapath
 
 KERNEL = "6.1"
 """The kernel whose modules, sysctls and refusals are emulated: that of Debian 12."""
@@ -73,8 +68,7 @@ class State:
     """Everything the ports see.
 
     `sysctls` holds those that exist now, by name, `written` the names of those that were ever set; `chains` is by
-    family and table; `routes` and `policy` are ours alone.
-    `datapath` runs packets through all that, from the first one on.
+    family and table.
     """
 
     devices: dict[str, Device] = field(default_factory=_devices)
@@ -84,11 +78,8 @@ class State:
     services: dict[ServiceAddress, VirtualService] = field(default_factory=dict)
     timeouts: Timeouts = field(default_factory=lambda: Timeouts(900, 120, 300))
     daemons: dict[str, Daemon] = field(default_factory=dict)
-    chains: dict[tuple[str, int, str], tuple[OwnChain, ...]] = field(default_factory=dict)
+    chains: dict[tuple[int, str], tuple[OwnChain, ...]] = field(default_factory=dict)
     conntrack: list[ConntrackEntry] = field(default_factory=list)
-    routes: list[Route] = field(default_factory=list)
-    policy: list[PolicyRule] = field(default_factory=list)
-    datapath: Datapath | None = field(default=None, repr=False, compare=False)
 
     def devices_of_default(self) -> list[str]:
         """Devices that were never given an IPv4 address: giving one makes a device's settings its own."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ipvsctl.formats.routes import policy_rule_from_dict, policy_rule_to_dict, route_from_dict, route_to_dict
 from ipvsctl.formats.values import (
     Dict,
     daemon_from_dict,
@@ -26,13 +25,9 @@ from ipvsctl.formats.values import (
 from ipvsctl.model.address import ServiceAddress
 from ipvsctl.model.change import (
     CHANGES,
-    AddPolicyRule,
-    AddRoute,
     AddServer,
     AddService,
     Change,
-    DeletePolicyRule,
-    DeleteRoute,
     DeleteServer,
     DeleteService,
     EditServer,
@@ -130,10 +125,6 @@ def change_to_dict(change: Change) -> Dict:
             data |= {"name": name, "value": value, "before": before, "resets": [list(reset) for reset in resets]}
         case LoadModule(module):
             data |= {"module": module}
-        case AddRoute(route) | DeleteRoute(route):
-            data |= {"route": route_to_dict(route)}
-        case AddPolicyRule(rule) | DeletePolicyRule(rule):
-            data |= {"rule": policy_rule_to_dict(rule)}
         case ReplaceRules(backend, family, table, after, before, creates, drops):
             data |= {"backend": backend, "family": family, "table": table, "creates": creates, "drops": drops}
             data |= {"after": [chain_to_dict(c) for c in after], "before": [chain_to_dict(c) for c in before]}
@@ -160,10 +151,6 @@ _READERS: dict[type, Callable[[Mapping[str, Any]], Change]] = {
         _options_from(d["resets"]),
     ),
     LoadModule: lambda d: LoadModule(text(d["module"])),
-    AddRoute: lambda d: AddRoute(route_from_dict(d["route"])),
-    DeleteRoute: lambda d: DeleteRoute(route_from_dict(d["route"])),
-    AddPolicyRule: lambda d: AddPolicyRule(policy_rule_from_dict(d["rule"])),
-    DeletePolicyRule: lambda d: DeletePolicyRule(policy_rule_from_dict(d["rule"])),
     ReplaceRules: lambda d: ReplaceRules(
         text(d["backend"]), number(d["family"]), text(d["table"]),
         tuple(chain_from_dict(chain) for chain in list(d["after"])),

@@ -16,7 +16,7 @@ from typing import Any
 from ipvsctl.errors import FileError
 from ipvsctl.formats.director_read import Reading
 from ipvsctl.formats.director_values import Problem, quoted
-from ipvsctl.model.director import Director, FirewallWish, Nfct, ServiceWish, Uplink
+from ipvsctl.model.director import Director, FirewallWish, Nfct, ServiceWish
 from ipvsctl.model.service import Server
 from ipvsctl.model.status import Daemon, Timeouts
 
@@ -46,10 +46,10 @@ def parse(text: str | bytes, file: str) -> Director:
     if reading.problems:
         raise report(reading.problems, content, file)
     director = reading.director
-    if not (director.services or director.sysctls or director.firewall or director.syncs is not None or director.uplinks
+    if not (director.services or director.sysctls or director.firewall or director.syncs is not None
             or (director.nfct or Nfct()) != Nfct() or (director.timeouts or Timeouts()) != Timeouts()):  # fmt: skip
-        raise FileError(file, 1, "the file names nothing, expected at least one of [nfct], [[service]], [[uplink]],"
-                        " [firewall], [sysctl], [timeout], [[sync]] with a key in it")  # fmt: skip
+        raise FileError(file, 1, "the file names nothing, expected at least one of [nfct], [[service]], [firewall],"
+                        " [sysctl], [timeout], [[sync]] with a key in it")  # fmt: skip
     return director
 
 
@@ -145,7 +145,6 @@ def render(director: Director) -> str:
         tables.append(_lines("[nfct]", *((name, getattr(director.nfct, name)) for name in names)))
     for wish in director.services:
         tables += _service(wish)
-    tables += [_uplink(uplink) for uplink in director.uplinks]
     if director.firewall is not None:
         tables.append(_firewall(director.firewall))
     if director.sysctls:
@@ -168,7 +167,6 @@ def _service(wish: ServiceWish) -> list[list[str]]:
         ("netmask", service.netmask),
         ("pe", service.pe),
         ("helper", wish.helper),
-        ("members", wish.members),
     )
     return [header, *(_server(server, service.address.port) for server in wish.servers)]
 
@@ -188,16 +186,6 @@ def _server(server: Server, service_port: int) -> list[str]:
         ("tunnel", tunnel.type if tunnel else None),
         ("tunnel_port", tunnel.port or None if tunnel else None),
         ("tunnel_csum", tunnel.csum if tunnel and tunnel.csum != "no" else None),
-    )
-
-
-def _uplink(uplink: Uplink) -> list[str]:
-    return _lines(
-        "[[uplink]]",
-        ("address", uplink.address),
-        ("device", uplink.device),
-        ("gateway", uplink.gateway),
-        ("table", uplink.table or None),
     )
 
 

@@ -11,7 +11,7 @@ from ipvsctl.model.director import BACKENDS, FORWARD_POLICIES, HELPERS
 from ipvsctl.model.service import FORWARDS, TUNNEL_CHECKSUMS, TUNNEL_TYPES
 
 TABLES: dict[str, dict[str, Reader]] = {
-    "": dict.fromkeys(("nfct", "service", "uplink", "firewall", "sysctl", "timeout", "sync"), values.any_value),
+    "": dict.fromkeys(("nfct", "service", "firewall", "sysctl", "timeout", "sync"), values.any_value),
     "[nfct]": {
         "conntrack": values.boolean,
         "snat_reroute": values.boolean,
@@ -26,7 +26,6 @@ TABLES: dict[str, dict[str, Reader]] = {
         "netmask": values.netmask,
         "pe": values.name("a persistence engine's name", 16),
         "helper": values.word(*HELPERS),
-        "members": values.array(values.service_address, "services such as tcp:192.0.2.1:80"),
         "server": values.any_value,
     },
     "[[service.server]]": {
@@ -43,12 +42,6 @@ TABLES: dict[str, dict[str, Reader]] = {
         "type": values.word(*TUNNEL_TYPES),
         "port": values.port,
         "csum": values.word(*TUNNEL_CHECKSUMS),
-    },
-    "[[uplink]]": {
-        "address": values.unicast,
-        "device": values.device,
-        "gateway": values.unicast,
-        "table": values.routing_table,
     },
     "[firewall]": {
         "backend": values.word(*BACKENDS),

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 from ipvsctl.errors import UsageError
 from ipvsctl.formats import director_values as values
 from ipvsctl.formats.director_grammar import TABLES, unknown
-from ipvsctl.formats.director_sysctls import implied, leaves, name_at
 from ipvsctl.formats.director_values import Problem, Wrong, quoted, wrong
 from ipvsctl.model.address import INET, ServerAddress, ServiceAddress, parse_port
-from ipvsctl.model.director import Director, FirewallWish, Nfct, ServiceWish, Uplink
+from ipvsctl.model.director import Director, FirewallWish, Nfct, ServiceWish
 from ipvsctl.model.service import FORWARDS, Server, Service, Tunnel, flag_bits
 from ipvsctl.model.status import Daemon, Timeouts
 
@@ -39,7 +38,6 @@ class Reading:
         self.problems: list[Problem] = []
         self.mixed: list[Path] = []
         self.known: dict[tuple[str, int], ServerAddress] = {}
-        self.members: dict[ServiceAddress, Path] = {}
         self._table(tables, "", ())
         nfct = self._nfct(tables["nfct"]) if "nfct" in tables else None
         services = self._services(tables["service"]) if "service" in tables else ()
@@ -52,7 +50,6 @@ class Reading:
             sysctls=self._sysctls(tables["sysctl"], nfct) if "sysctl" in tables else (),
             timeouts=None if timeout is None else Timeouts(**timeout),
             syncs=self._syncs(tables["sync"]) if "sync" in tables else None,
-            uplinks=self._uplinks(tables["uplink"]) if "uplink" in tables else (),
         )
 
     def note(self, path: Path, reason: str, first: Path | None = None) -> None:
@@ -128,7 +125,6 @@ class Reading:
         address: ServiceAddress = got["address"]
         broken = len(got) < len(row)
         helper = got.pop("helper", None)
-        members = self._members(got.pop("members", ()), address, (*path, "members"))
         servers = self._servers(got.pop("server", []), address, (*path, "server"))
         if broken:
             return None
@@ -141,27 +137,10 @@ class Reading:
             key = "netmask"
             service = Service(**got)
             key = "flags" if address.port or service.persistent else "address"
-            return ServiceWish(service.check(), servers, helper, members)
+            return ServiceWish(service.check(), servers, helper)
         except UsageError as error:
             self.note_key(path, key, error)
             return None
-
-    def _members(
-        self, members: tuple[ServiceAddress, ...], service: ServiceAddress, path: Path
-    ) -> tuple[ServiceAddress, ...]:
-        """The members of a firewall mark's service; each gets one mark only, because the last one would win."""
-        if members and service.protocol != "fwmark":
-            self.note(path, f"members: expected of a service of a firewall mark only, not of {service}")
-        for index, member in enumerate(members if service.protocol == "fwmark" else ()):
-            at: Path = (*path, index)
-            if member.protocol == "fwmark":
-                self.note(at, f"members: expected an address and a port such as tcp:192.0.2.1:80, not {member}")
-            elif member.family != service.family:
-                self.note(at, f"members: {member} is not of the address family of {service}, expected "
-                          f"fwmark:{service.fwmark}{'/inet6' if member.family != INET else ''} for it")  # fmt: skip
-            elif (first := self.members.setdefault(member, at)) != at:
-                self.note(at, f"members: {member} is given twice, expected once", first)
-        return members
 
     # -- servers ------------------------------------------------------------------------------------------------------
 
@@ -250,21 +229,21 @@ class Reading:
         if type(table) is not dict:
             self.note(("sysctl",), f"[sysctl]: {wrong('a table', table)}")
             return ()
-        already = implied(nfct) if nfct else {}
+        implied = _implied(nfct) if nfct else {}
         read: dict[str, str] = {}
         places: dict[str, Path] = {}
         noted = len(self.problems)
-        for path, value in leaves(table, ("sysctl",)):
+        for path, value in _leaves(table, ("sysctl",)):
             try:
-                name = name_at(path)
+                name = _sysctl_name(path)
                 text = values.sysctl_value(value)
             except Wrong as error:
                 self.note(path, f"sysctl {quoted('.'.join(map(str, path[1:])))}: {error}")
             else:
                 if name in places:
                     self.note(path, f"sysctl {name} is given twice, expected once", places[name])
-                elif name in already and already[name][0] != text:
-                    wanted, key = already[name]
+                elif name in implied and implied[name][0] != text:
+                    wanted, key = implied[name]
                     self.note(path, f"sysctl {name}: expected {wanted}, not {quoted(text)}: [nfct] {key} sets it",
                               ("nfct", key))  # fmt: skip
                 read[name] = text
@@ -272,34 +251,6 @@ class Reading:
             if len(self.problems) - noted >= MOST:
                 break
         return tuple(read.items())
-
-    def _uplinks(self, rows: Any) -> tuple[Uplink, ...]:
-        uplinks = []
-        seen: dict[str, int] = {}
-        tables: dict[tuple[bool, int], tuple[str, str, int]] = {}
-        for index, row in enumerate(self._rows(rows, "[[uplink]]", ("uplink",))[:MOST]):
-            path: Path = ("uplink", index)
-            got = self._table(row, "[[uplink]]", path, ("address", "device", "gateway"))
-            address, device, gateway = (got.get(key) for key in ("address", "device", "gateway"))
-            if address is not None and (first := seen.setdefault(address, index)) != index:
-                self.note((*path, "address"), f"uplink of {address} is given twice, expected once",
-                          ("uplink", first, "address"))  # fmt: skip
-            if address is None or gateway is None:
-                continue
-            if (":" in address) != (":" in gateway):
-                self.note((*path, "gateway"), f"gateway: expected the address family of {address}, not {gateway}")
-            elif gateway == address:
-                self.note((*path, "gateway"), f"gateway: expected another host than the virtual address {address}")
-            if device is None:
-                continue
-            way = (device, gateway, index)
-            if number := got.get("table"):
-                other = tables.setdefault((":" in address, number), way)
-                if other[:2] != way[:2]:
-                    self.note((*path, "table"), f"table: {number} is expected to have one gateway, and has {other[1]} "
-                              f"by {other[0]} already", ("uplink", other[2], "table"))  # fmt: skip
-            uplinks.append(Uplink(address, device, gateway, number or 0))
-        return tuple(uplinks)
 
     def _syncs(self, rows: Any) -> tuple[Daemon, ...]:
         daemons = []
@@ -364,3 +315,40 @@ def _plain_servers(
     if len({(server.address.address, server.address.port) for server in servers}) < len(servers):
         return None
     return tuple(servers)
+
+
+def _implied(nfct: Nfct) -> dict[str, tuple[str, str]]:
+    """Sysctls that [nfct] sets: name -> value and the key of [nfct]."""
+    implied = {}
+    for key, name in (
+        ("conntrack", "net.ipv4.vs.conntrack"),
+        ("snat_reroute", "net.ipv4.vs.snat_reroute"),
+        ("be_liberal", "net.netfilter.nf_conntrack_tcp_be_liberal"),
+    ):
+        asked = getattr(nfct, key)
+        if asked is not None:
+            implied[name] = ("1" if asked else "0", key)
+    for device in nfct.accept_local:
+        implied[f"net.ipv4.conf.{device.replace('.', '/')}.accept_local"] = ("1", "accept_local")
+    return implied
+
+
+def _leaves(table: dict[str, Any], path: Path) -> list[tuple[Path, Any]]:
+    """The values of [sysctl] with their paths; names without quotes are dotted keys, so tables in tables."""
+    leaves: list[tuple[Path, Any]] = []
+    for key, value in table.items():
+        if type(value) is dict and value:
+            leaves += _leaves(value, (*path, key))
+        else:
+            leaves.append(((*path, key), value))
+    return leaves
+
+
+def _sysctl_name(path: Path) -> str:
+    """The name of a sysctl: quoted in one piece, or a dotted key in which only a device may have dots of its own."""
+    keys = [str(key) for key in path[1:]]
+    if len(keys) == 1:
+        return values.sysctl_name(keys[0])
+    if "." in keys[0]:
+        raise Wrong("expected the whole name in quotes or none of it")
+    return values.sysctl_name(".".join(key.replace(".", "/") for key in keys))

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ipvsctl.errors import UsageError
 from ipvsctl.model.address import ServiceAddress, parse_ip
-from ipvsctl.model.route import DEFAULT, LOCAL, MAIN
 from ipvsctl.model.service import INT_MAX, MAX_PERSISTENCE, TUNNEL_TYPES
 
 if TYPE_CHECKING:
@@ -142,7 +141,7 @@ def array(element: Reader, expected: str) -> Reader:
             except UsageError as error:
                 raise Wrong(str(error), (index,)) from None
             if one in items:
-                raise Wrong(f"{quoted(str(one))} is given twice, expected once", (index,))
+                raise Wrong(f"{quoted(one)} is given twice, expected once", (index,))
             items[one] = index
         return tuple(items)
 
@@ -177,22 +176,6 @@ def group(value: Any) -> str:
     if not (224 <= first <= 239 or canonical.startswith("ff")):
         raise wrong("a multicast address (224.0.0.0/4 or ff00::/8)", value)
     return canonical
-
-
-def unicast(value: Any) -> str:
-    """The address of one host: not 0.0.0.0 or ::, not multicast, not the broadcast address."""
-    canonical = address(value)
-    first = 0 if ":" in canonical else int(canonical.partition(".")[0])
-    if first >= 224 or canonical.startswith("ff") or canonical in ("0.0.0.0", "::"):
-        raise wrong("the address of a host", value)
-    return canonical
-
-
-def routing_table(value: Any) -> int:
-    """The number of a routing table that is nobody's by nature (linux/rtnetlink.h: enum rt_class_t)."""
-    if type(value) is not int or not 1 <= value < 2**32 or value in (DEFAULT, MAIN, LOCAL):
-        raise wrong(f"an integer 1..{2**32 - 1} but for {DEFAULT}, {MAIN} and {LOCAL}, which every host has", value)
-    return value
 
 
 def service_address(value: Any) -> ServiceAddress:

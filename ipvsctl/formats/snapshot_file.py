@@ -52,9 +52,9 @@ SHARED = ("service", "sysctl", "timeout")
 RULES = {"iptables": INET, "ip6tables": INET6}
 FULL_MASK = 2**32 - 1
 
-_OWN_TABLE = re.compile(r"^[ \t]*\[\[\s*(?:device|route|rule)\s*\]\]", re.MULTILINE)
-_OWN_KEY = re.compile(r"^[ \t]*(?:device|route|rule|modules|ip6?tables|notes)\s*=", re.MULTILINE)
-_HEADER = re.compile(r"^[ \t]*\[", re.MULTILINE)
+_OWN = re.compile(
+    r"^[ \t]*(?:\[\[\s*(?:device|route|rule)\s*\]\]|(?:device|route|rule|modules|ip6?tables|notes)\s*=)", re.MULTILINE
+)
 _FAMILIES = {name: family for family, name in FAMILY_NAMES.items()}
 _LITERAL = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f]*")
 
@@ -62,11 +62,7 @@ _LITERAL = re.compile(r"[^\x00-\x08\x0b-\x1f\x7f]*")
 def is_snapshot(text: str | bytes) -> bool:
     """Whether a text is a saved state and not a director file: it has a key that only the former knows."""
     content = text.decode(errors="replace") if isinstance(text, bytes) else text
-    if _OWN_TABLE.search(content):
-        return True
-    header = _HEADER.search(content)
-    # Below a header a key is of that table: an [[uplink]] of the director file has a device as well.
-    return bool(_OWN_KEY.search(content, 0, header.start() if header else len(content)))
+    return bool(_OWN.search(content))
 
 
 def parse(text: str | bytes, file: str) -> Snapshot:

@@ -194,13 +194,13 @@ def daemon_from_dict(data: Any) -> Daemon:
 
 
 def conntrack_to_dict(entry: ConntrackEntry) -> Dict:
-    return {name: list(v) if isinstance(v := getattr(entry, name), tuple) else v for name in ConntrackEntry._fields}
+    return {name: list(v) if isinstance(v := getattr(entry, name), tuple) else v for name in ConntrackEntry.__slots__}
 
 
 @strict
 def conntrack_from_dict(data: Any) -> ConntrackEntry:
     values: Dict = {}
-    for name in ConntrackEntry._fields:
+    for name in ConntrackEntry.__slots__:
         value = data[name]
         values[name] = _texts(value) if name == "status" else value
         numeric = name.endswith("port") or name in ("timeout", "mark")

@@ -1,1 +1,1 @@
-"""The host on Linux: the six ports on generic netlink, ctnetlink, rtnetlink, procfs, iptables, nft and modprobe."""
+"""The host on Linux: the five ports on generic netlink, ctnetlink, procfs, iptables, nft and modprobe."""

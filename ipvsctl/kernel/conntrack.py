@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import errno
 import socket
-import struct
-from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 
 from ipvsctl.errors import IpvsctlError, NotFound, NotPermitted, Refused, Unavailable
 from ipvsctl.kernel import nfnetlink
 from ipvsctl.kernel.nfnetlink import NESTED, attribute, attributes
 from ipvsctl.model.address import INET6, parse_ip
-from ipvsctl.model.status import ConntrackEntry, ConntrackEvent, Expectation
+from ipvsctl.model.status import ConntrackEntry
 
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 47: "gre", 58: "icmpv6", 132: "sctp", 136: "udplite"}
 """Names as conntrack(8) prints them; a protocol that is not here goes by its number."""
@@ -38,7 +35,6 @@ STATUS = (
 """Names of the IPS_* bits, from bit 0 on."""
 
 _GET, _DELETE = 1, 2
-_EXPECT_GET = 1
 _TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _PROTOINFO, _HELP, _TIMEOUT, _MARK = 1, 2, 3, 4, 5, 7, 8
 _NUMBERS = {name: number for number, name in PROTOCOLS.items()}
 _ICMP = {1: (4, 5, 6), 58: (7, 8, 9)}  # CTA_PROTO_ICMP_ID, _TYPE, _CODE and their ICMPV6 sisters
@@ -55,41 +51,13 @@ class KernelConntrack:
 
     def entries(self) -> list[ConntrackEntry]:
         """Every entry, IPv4 and IPv6, in the kernel's order. Without nf_conntrack in the kernel there are none."""
-        return list(self.stream())
-
-    def stream(self) -> Iterator[ConntrackEntry]:
-        """The same, as they come."""
         # The request itself would load nf_conntrack, and from then on every packet could be tracked: not by a listing.
-        if not _LOADED.exists():
-            return
-        try:
-            for family, body in nfnetlink.dump(nfnetlink.CONNTRACK, _GET):
-                yield decode(family, body)
-        except OSError as error:
-            raise _explain("cannot list the conntrack entries", error) from None
-
-    def expectations(self) -> list[Expectation]:
-        """The connections that helpers, or IPVS, wait for."""
         if not _LOADED.exists():
             return []
         try:
-            return [_expectation(family, body) for family, body in nfnetlink.dump(nfnetlink.EXPECT, _EXPECT_GET)]
+            return [_entry(family, body) for family, body in nfnetlink.dump(nfnetlink.CONNTRACK, _GET)]
         except OSError as error:
-            raise _explain("cannot list the conntrack expectations", error) from None
-
-    def events(self, idle: float) -> Iterator[ConntrackEvent | None]:
-        """What becomes of entries from now on; see kernel/events.py."""
-        if not _LOADED.exists():
-            raise Unavailable(
-                "cannot watch the connections: the kernel tracks none, nf_conntrack is not loaded: `ipvsctl nfct "
-                "enable` turns tracking on for IPVS"
-            )
-        from ipvsctl.kernel.events import events
-
-        try:
-            yield from events(idle)
-        except OSError as error:
-            raise _explain("cannot watch the connections", error) from None
+            raise _explain("cannot list the conntrack entries", error) from None
 
     def delete(self, entry: ConntrackEntry) -> None:
         """Forget an entry, found by its original direction in the default zone; raises NotFound."""
@@ -108,92 +76,26 @@ class KernelConntrack:
             raise _explain(what, error) from None
 
 
-# Both tuples of an entry of IPv4 with ports, in the order in which every kernel writes them (ctnetlink_dump_tuples):
-# headers, source, header, destination, headers, protocol, header, port, header, port.
-_PLAIN = struct.Struct(2 * "12s4s4s4s8sB3x4s2s2x4s2s2x")
-
-
-def _plain_headers(which: int) -> tuple[bytes, bytes, bytes, bytes, bytes]:
-    """The headers of a tuple's parts: what stands between the values."""
-    pack = struct.Struct("=HH").pack
-    start = pack(52, which | NESTED) + pack(20, 1 | NESTED) + pack(8, 1)
-    return start, pack(8, 2), pack(28, 2 | NESTED) + pack(5, 1), pack(6, 2), pack(6, 3)
-
-
-_ORIGINAL, _REPLY = _plain_headers(_TUPLE_ORIG), _plain_headers(_TUPLE_REPLY)
-
-
-def decode(family: int, body: bytes) -> ConntrackEntry:
-    """An entry of its attributes."""
-    if len(body) >= _PLAIN.size and body[40] not in _ICMP:
-        (
-            a, source, b, destination, c, protocol, d, port, e, to,
-            f, reply_source, g, reply_destination, h, _, i, reply_port, j, reply_to,
-        ) = _PLAIN.unpack_from(body)  # fmt: skip
-        if (a, b, c, d, e) == _ORIGINAL and (f, g, h, i, j) == _REPLY:
-            text, number = _ipv4, int.from_bytes
-            return ConntrackEntry(
-                PROTOCOLS.get(protocol) or str(protocol), text(source), text(destination), number(port, "big"),
-                number(to, "big"), text(reply_source), text(reply_destination), number(reply_port, "big"),
-                number(reply_to, "big"), *_settings(attributes(body[_PLAIN.size :])),
-            )  # fmt: skip
-    return _decode(family, attributes(body))
-
-
-def _decode(family: int, found: dict[int, bytes]) -> ConntrackEntry:
-    """An entry of any kind, its attributes in any order."""
+def _entry(family: int, body: bytes) -> ConntrackEntry:
+    found = attributes(body)
     protocol, source, source_port, destination, destination_port = _end_points(family, found[_TUPLE_ORIG])
     _, reply_source, reply_source_port, reply_destination, reply_destination_port = _end_points(
         family, found[_TUPLE_REPLY]
     )
-    return ConntrackEntry(
-        PROTOCOLS.get(protocol, str(protocol)), source, destination, source_port, destination_port,
-        reply_source, reply_destination, reply_source_port, reply_destination_port, *_settings(found),
-    )  # fmt: skip
-
-
-def _settings(found: dict[int, bytes]) -> tuple[str, int, int, str, tuple[str, ...]]:
-    """State, timeout, mark, helper and status."""
     state = helper = ""
     if _PROTOINFO in found:
-        state = _state(found[_PROTOINFO])
+        for kind, info in attributes(found[_PROTOINFO]).items():
+            number = attributes(info).get(1)
+            if number and kind in _STATES:
+                state = _STATES[kind][number[0]] if number[0] < len(_STATES[kind]) else str(number[0])
     if _HELP in found:
         helper = attributes(found[_HELP]).get(1, b"").rstrip(b"\0").decode("ascii", "replace")
-    number = int.from_bytes
-    return (
-        state, number(found.get(_TIMEOUT, b""), "big"), number(found.get(_MARK, b""), "big"), helper,
-        _status(found.get(_STATUS, b"")),
-    )  # fmt: skip
-
-
-@lru_cache(maxsize=1024)
-def _state(info: bytes) -> str:
-    """The name of the state in CTA_PROTOINFO."""
-    for kind, data in attributes(info).items():
-        number = attributes(data).get(1)
-        if number and kind in _STATES:
-            return _STATES[kind][number[0]] if number[0] < len(_STATES[kind]) else str(number[0])
-    return ""
-
-
-@lru_cache(maxsize=1024)
-def _status(bits: bytes) -> tuple[str, ...]:
-    value = int.from_bytes(bits, "big")
-    return tuple(name for bit, name in enumerate(STATUS) if value >> bit & 1)
-
-
-_ipv4 = lru_cache(maxsize=1 << 16)(socket.inet_ntoa)
-
-
-def _expectation(family: int, body: bytes) -> Expectation:
-    found = attributes(body)
-    protocol, source, port, destination, to = _end_points(family, found[2])
-    _, _, port_mask, _, _ = _end_points(family, found[3])
-    _, master, master_port, master_to, master_to_port = _end_points(family, found[1])
-    return Expectation(
-        PROTOCOLS.get(protocol, str(protocol)), "" if source in ("0.0.0.0", "::") else source,
-        port if port_mask else 0, destination, to, master, master_port, master_to, master_to_port,
-        _number(found.get(4)), found.get(6, b"").rstrip(b"\0").decode("ascii", "replace"),
+    bits = _number(found.get(_STATUS))
+    return ConntrackEntry(
+        PROTOCOLS.get(protocol, str(protocol)), source, destination, source_port, destination_port,
+        reply_source, reply_destination, reply_source_port, reply_destination_port,
+        state, _number(found.get(_TIMEOUT)), _number(found.get(_MARK)), helper,
+        tuple(name for bit, name in enumerate(STATUS) if bits >> bit & 1),
     )  # fmt: skip
 
 

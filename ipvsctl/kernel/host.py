@@ -5,18 +5,16 @@ A port is made when it is first used, and with it what it imports: `ipvsctl list
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ipvsctl.host import ConntrackPort, FirewallPort, Host, IpvsPort, ModulesPort, RoutingPort, SysctlPort
-    from ipvsctl.model.facts import Facts
+    from ipvsctl.host import ConntrackPort, FirewallPort, Host, IpvsPort, ModulesPort, SysctlPort
     from ipvsctl.model.snapshot import Snapshot
-    from ipvsctl.model.status import Connection, Stats
 
 
 class KernelHost:
-    """The six ports on Linux, in the namespace that the process is in when one is first used.
+    """The five ports on Linux, in the namespace that the process is in when one is first used.
 
     `identity` names that namespace (kernel/namespace.py).
     """
@@ -26,7 +24,6 @@ class KernelHost:
     ipvs: IpvsPort
     conntrack: ConntrackPort
     firewall: FirewallPort
-    routing: RoutingPort
     sysctl: SysctlPort
     modules: ModulesPort
 
@@ -50,24 +47,6 @@ class KernelHost:
         value = make()
         setattr(self, name, value)
         return value
-
-    def connections(self) -> Iterator[Connection]:
-        """The rows of the namespace's IPVS connection table, as procfs has them."""
-        from ipvsctl.kernel.connections import connections
-
-        return connections()
-
-    def evidence(self) -> Facts:
-        """What doctor sees of the namespace beside the ports."""
-        from ipvsctl.kernel.evidence import read
-
-        return read()
-
-    def totals(self) -> Stats:
-        """The counters of /proc/net/ip_vs_stats."""
-        from ipvsctl.kernel.connections import totals
-
-        return totals()
 
     def snapshot(self) -> Snapshot:
         """The namespace's devices, routes, rules, sysctls and services; nothing is loaded for it."""
@@ -106,12 +85,6 @@ def _firewall() -> FirewallPort:
     return KernelFirewall()
 
 
-def _routing() -> RoutingPort:
-    from ipvsctl.kernel.routing import KernelRouting
-
-    return KernelRouting()
-
-
 def _sysctl() -> SysctlPort:
     from ipvsctl.kernel.sysctl import KernelSysctl
 
@@ -129,7 +102,6 @@ _LATE: Mapping[str, Callable[[], object]] = {
     "ipvs": _ipvs,
     "conntrack": _conntrack,
     "firewall": _firewall,
-    "routing": _routing,
     "sysctl": _sysctl,
     "modules": _modules,
 }

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from ipvsctl.errors import IpvsctlError, NotFound, NotPermitted, NotTried, Refused, Unavailable
@@ -17,15 +16,12 @@ from ipvsctl.host import BatchError, refusal
 from ipvsctl.kernel import ipvs_codec as codec
 from ipvsctl.kernel import ipvs_tables as wire
 from ipvsctl.kernel.netlink import GenericNetlink
-from ipvsctl.model.row import ServiceRow
 from ipvsctl.model.status import ServiceStatus
 
 if TYPE_CHECKING:
     from ipvsctl.model.address import ServiceAddress
     from ipvsctl.model.change import IpvsChange
-    from ipvsctl.model.row import ServerRow
-    from ipvsctl.model.service import Service
-    from ipvsctl.model.status import Daemon, Info, ServerStatus, Stats, Timeouts
+    from ipvsctl.model.status import Daemon, Info, ServerStatus, Timeouts
 
 _T = TypeVar("_T")
 
@@ -55,11 +51,6 @@ class KernelIpvs:
     def services(self) -> list[ServiceStatus]:
         """Every service, sorted by address, its servers in the kernel's order: most recently added first."""
         return _ask("list the services", self._services)
-
-    def rows(self) -> Iterator[ServiceRow]:
-        """Every service as a row, in the kernel's order: that of its hash table, marks behind."""
-        for service, stats in _ask("list the services", self._found):
-            yield ServiceRow(service, _ask("list the servers", partial(self._rows, service.address)), stats)
 
     def service(self, address: ServiceAddress) -> ServiceStatus:
         """One service; raises NotFound."""
@@ -104,11 +95,9 @@ class KernelIpvs:
     def _request(self, number: int, body: bytes = b"") -> bytes:
         return self._netlink.request(codec.command(number) + body)
 
-    def _found(self) -> list[tuple[Service, Stats]]:
-        return [codec.decode_service(answer) for answer in self._netlink.dump(codec.command(wire.GET_SERVICE))]
-
     def _services(self) -> list[ServiceStatus]:
-        found = sorted(self._found(), key=lambda item: item[0].address.sort_key)
+        found = [codec.decode_service(answer) for answer in self._netlink.dump(codec.command(wire.GET_SERVICE))]
+        found.sort(key=lambda item: item[0].address.sort_key)
         return [ServiceStatus(service, self._servers(service.address), stats) for service, stats in found]
 
     def _service(self, address: ServiceAddress) -> ServiceStatus:
@@ -123,14 +112,9 @@ class KernelIpvs:
 
     def _servers(self, address: ServiceAddress) -> tuple[ServerStatus, ...]:
         """The servers of a service; none when it has gone since."""
+        answers = self._netlink.dump(codec.command(wire.GET_DEST) + codec.service_key(address))
         family, read = address.family, codec.decode_server
-        return tuple([read(answer, family) for answer in self._answers(address)])
-
-    def _rows(self, address: ServiceAddress) -> list[ServerRow]:
-        return codec.decode_rows(self._answers(address), address.family)
-
-    def _answers(self, address: ServiceAddress) -> list[bytes]:
-        return self._netlink.dump(codec.command(wire.GET_DEST) + codec.service_key(address))
+        return tuple([read(answer, family) for answer in answers])
 
 
 def _ask(what: str, question: Callable[[], _T]) -> _T:
@@ -142,12 +126,6 @@ def _ask(what: str, question: Callable[[], _T]) -> _T:
 
 def _failure(what: str, error: OSError) -> IpvsctlError:
     """The error for an errno that no single change caused."""
-    made = _refused(what, error)
-    made.number = error.errno or 0
-    return made
-
-
-def _refused(what: str, error: OSError) -> IpvsctlError:
     if error.errno == errno.EPERM:
         return NotPermitted(
             f"cannot {what}: IPVS needs CAP_NET_ADMIN in the initial user namespace: run as root, or with sudo"

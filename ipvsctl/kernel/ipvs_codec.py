@@ -11,7 +11,7 @@ the port of a tunnel that is not UDP.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import fields
 from functools import lru_cache
 from socket import AF_INET, AF_INET6, htons, inet_ntop, inet_pton, ntohs
@@ -21,7 +21,6 @@ from ipvsctl.errors import Refused, UsageError
 from ipvsctl.kernel import ipvs_tables as wire
 from ipvsctl.kernel.ipvs_tables import DAEMON, DEST, INFO, SERVICE, STATS, STATS64, TOP, Layout, decode, encode
 from ipvsctl.model.address import INET, INET6, PROTOCOLS, ServerAddress, ServiceAddress, parse_ip
-from ipvsctl.model.row import ServerRow
 from ipvsctl.model.service import DEFAULT_NETMASK, Server, Service, Tunnel, flag_names
 from ipvsctl.model.status import NO_STATS, Daemon, Info, ServerStatus, Stats, Timeouts
 
@@ -43,7 +42,6 @@ _ROLES = {"master": 1, "backup": 2}
 _ADDRESS = Layout(SERVICE, ("family", "protocol", "address", "port"))
 _MARK = Layout(SERVICE, ("family", "fwmark"))
 _SETTINGS = Layout(SERVICE, ("flags", "timeout", "netmask"))
-_HEAD = struct.Struct("=HH")
 _SERVER = (
     "family", "address", "port", "forward", "weight", "tunnel_type", "tunnel_port", "tunnel_flags", "upper", "lower",
 )  # fmt: skip
@@ -60,9 +58,6 @@ _SIZES = {"stats": Layout(STATS, tuple(STATS.attributes)).size, "stats64": _COUN
 _STATUS_NEST = Layout(
     DEST, _STATUS, _SIZES, head=struct.pack("=HH", 4 + Layout(DEST, _STATUS, _SIZES).size, TOP.attributes["dest"][0])
 )
-_TAIL = Layout(SERVICE, ("stats", "stats64"), _SIZES)
-_SETTINGS_AT = 4 + _ADDRESS.size
-_OWN_SETTINGS = frozenset({"scheduler", "pe", "flags", "timeout", "netmask"})
 _UNSAID = {"weight": 1, "stats": b"", "stats64": b""}
 
 
@@ -166,45 +161,6 @@ def timeouts_body(timeouts: Timeouts) -> bytes:
 
 def decode_service(message: bytes) -> tuple[Service, Stats]:
     """The service in an answer's attributes. Raises Refused for bytes that are no service."""
-    return _plain_service(message) or _walked_service(message)
-
-
-def _plain_service(message: bytes) -> tuple[Service, Stats] | None:
-    """A service by address whose attributes come in the order that every known kernel uses; None for any other."""
-    start, tail = _ADDRESS.decode(message[4:_SETTINGS_AT]), _TAIL.decode(message[-_TAIL.size :])
-    if start is None or tail is None or message[:4] != _HEAD.pack(len(message), TOP.attributes["service"][0]):
-        return None
-    family, number, packed, port = start
-    settings = _settings(message[_SETTINGS_AT : -_TAIL.size], family) if family in (INET, INET6) else None
-    if settings is None:
-        return None
-    protocol = _PROTOCOL_NAMES.get(number) or f"ip-{number}"
-    address = ServiceAddress(protocol, family, _address(family, packed), ntohs(port))
-    return _build(Service, address, *settings), _stats(tail[1], tail[0])
-
-
-@lru_cache(maxsize=4096)
-def _settings(data: bytes, family: int) -> tuple[Any, ...] | None:
-    """What most services of a table have in common, in the order of Service; None for what does not belong here."""
-    found = decode(SERVICE, data)
-    if not found.keys() <= _OWN_SETTINGS:
-        return None
-    return _service_settings(found, family)
-
-
-def _service_settings(found: dict[str, Any], family: int) -> tuple[Any, ...]:
-    scheduler = found.get("scheduler", "none")
-    bits = _TWO_WORDS.unpack(found["flags"])[0] if "flags" in found else 0
-    mask: str | int | None = None
-    if "netmask" in found:
-        mask = inet_ntop(AF_INET, found["netmask"]) if family == INET else _WORD.unpack(found["netmask"])[0]
-    return (
-        scheduler, flag_names(bits, scheduler), found.get("timeout", 0) if bits & _PERSISTENT else None,
-        None if mask == DEFAULT_NETMASK[family] else mask, found.get("pe"),
-    )  # fmt: skip
-
-
-def _walked_service(message: bytes) -> tuple[Service, Stats]:
     found = decode(SERVICE, _need(decode(TOP, message), "service", "the answer"))
     family = _need(found, "family", "SERVICE")
     if family not in (INET, INET6):
@@ -216,7 +172,16 @@ def _walked_service(message: bytes) -> tuple[Service, Stats]:
         protocol = _PROTOCOL_NAMES.get(number) or f"ip-{number}"
         text = _address(family, _need(found, "address", "SERVICE"))
         address = ServiceAddress(protocol, family, text, ntohs(found.get("port", 0)))
-    service = _build(Service, address, *_service_settings(found, family))
+    scheduler = found.get("scheduler", "none")
+    bits = _TWO_WORDS.unpack(found["flags"])[0] if "flags" in found else 0
+    mask: str | int | None = None
+    if "netmask" in found:
+        mask = inet_ntop(AF_INET, found["netmask"]) if family == INET else _WORD.unpack(found["netmask"])[0]
+    service = _build(
+        Service, address, scheduler, flag_names(bits, scheduler),
+        found.get("timeout", 0) if bits & _PERSISTENT else None, None if mask == DEFAULT_NETMASK[family] else mask,
+        found.get("pe"),
+    )  # fmt: skip
     return service, _stats(found.get("stats64", b""), found.get("stats", b""))
 
 
@@ -225,39 +190,13 @@ def decode_server(message: bytes, family: int) -> ServerStatus:
 
     Raises Refused for bytes that are no server.
     """
-    values = _STATUS_NEST.decode(message) or _walked(message)
+    values = _STATUS_NEST.decode(message)
+    if values is None:
+        found = decode(DEST, _need(decode(TOP, message), "dest", "the answer"))
+        _need(found, "address", "DEST")
+        values = tuple(found.get(name, _UNSAID.get(name, 0)) for name in _STATUS)
     active, inactive, persistent, own, narrow, wide = values[9:]
     return ServerStatus(_server(own or family, *values[:9]), active, inactive, persistent, _stats(wide, narrow))
-
-
-def decode_rows(messages: Iterable[bytes], family: int) -> list[ServerRow]:
-    """The servers in answers, as rows; else as `decode_server`."""
-    rows = []
-    read, make, forwards, ours = _STATUS_NEST.decode, ServerRow._make, _FORWARD_NAMES, _ALL_ZERO
-    for message in messages:
-        (
-            packed, port, method, weight, kind, tunnel_port, csum, upper, lower, active, inactive, persistent, own,
-            narrow, wide,
-        ) = read(message) or _walked(message)  # fmt: skip
-        own = own or family
-        if own == INET:
-            packed = packed[:4]
-        elif own != INET6:
-            raise Refused(f"cannot read the kernel's answer: a server of address family {own}")
-        forward = forwards[method & 7]
-        tunnel = _tunnel(kind, tunnel_port, csum) if kind and forward == "tun" else None
-        stats = NO_STATS if wide == ours else _stats(wide, narrow)
-        rows.append(make((
-            own, packed, ntohs(port), forward, weight, tunnel, upper, lower, active, inactive, persistent, stats,
-        )))  # fmt: skip
-    return rows
-
-
-def _walked(message: bytes) -> tuple[Any, ...]:
-    """The values of an answer that is laid out otherwise than today's kernels do it, in the order of `_STATUS`."""
-    found = decode(DEST, _need(decode(TOP, message), "dest", "the answer"))
-    _need(found, "address", "DEST")
-    return tuple(found.get(name, _UNSAID.get(name, 0)) for name in _STATUS)
 
 
 # Services share servers, and a table that is watched is read again and again.
@@ -269,17 +208,14 @@ def _server(
     if family not in (INET, INET6):
         raise Refused(f"cannot read the kernel's answer: a server of address family {family}")
     forward = _FORWARD_NAMES[method & 7]
-    tunnel = _tunnel(kind, tunnel_port, csum) if kind and forward == "tun" else None
+    tunnel = None
+    if kind and forward == "tun":
+        tunnel = _build(
+            Tunnel, _TUNNEL_NAMES.get(kind) or f"type-{kind}", 0 if kind == 2 else ntohs(tunnel_port),
+            "remote" if csum & 2 else "yes" if csum & 1 else "no",
+        )  # fmt: skip
     address = ServerAddress(family, _address(family, packed), ntohs(port))
     return _build(Server, address, forward, weight, upper, lower, tunnel)
-
-
-@lru_cache(maxsize=256)
-def _tunnel(kind: int, port: int, csum: int) -> Tunnel:
-    return _build(
-        Tunnel, _TUNNEL_NAMES.get(kind) or f"type-{kind}", 0 if kind == 2 else ntohs(port),
-        "remote" if csum & 2 else "yes" if csum & 1 else "no",
-    )  # fmt: skip
 
 
 def decode_timeouts(message: bytes) -> Timeouts:

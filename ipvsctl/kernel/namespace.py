@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 
 from ipvsctl.errors import NotFound, NotPermitted, Refused, UsageError
-from ipvsctl.runtime import boot_id
 
 FOLDER = "/run/netns"
 """Where `ip netns add` puts its names."""
@@ -56,7 +55,10 @@ def identity() -> str:
     The boot's id with the namespace's cookie, which the kernel gives out once per boot; before Linux 5.14 with the
     number of the namespace's inode, which a later namespace may get again.
     """
-    boot = boot_id() or "unknown-boot"
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        boot = "unknown-boot"
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             cookie = probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)

@@ -15,10 +15,9 @@ from collections.abc import Iterator
 
 from ipvsctl.kernel.talk import ACK, DUMP, REQUEST, attribute, attributes, talk
 
-__all__ = ["CONNTRACK", "EXPECT", "NESTED", "NFTABLES", "ask", "attribute", "attributes", "dump"]
+__all__ = ["CONNTRACK", "NESTED", "NFTABLES", "ask", "attribute", "attributes", "dump"]
 
 CONNTRACK = 1
-EXPECT = 2
 NFTABLES = 10
 """Subsystems (NFNL_SUBSYS_*); a message's type is the subsystem in the high byte and its own number in the low."""
 

@@ -1,4 +1,4 @@
-"""Devices, addresses, routes and policy rules of the namespace, read through rtnetlink.
+"""Devices, addresses, routes and policy rules of the namespace, through rtnetlink.
 
 What addresses bring with them (local, broadcast and connected routes) and what every namespace has (the three rules)
 is left out: a snapshot says it by the addresses. Source: include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h,
@@ -28,8 +28,7 @@ _PROTO_KERNEL = 2
 _CLONED = 0x200
 _SELECTORS = {12, 19, 20, 22, 23, 24}
 """FRA_TUN_ID, FRA_L3MDEV, FRA_UID_RANGE, FRA_IP_PROTO, FRA_SPORT_RANGE, FRA_DPORT_RANGE."""
-_SUPPRESS, _PROTOCOL = 14, 21
-"""FRA_SUPPRESS_PREFIXLEN, FRA_PROTOCOL."""
+_SUPPRESS = 14
 _NOTHING = b"\xff" * 4
 _INVERT = 2
 _FIXED_RULES = {0: LOCAL, 32766: 254, 32767: 253}
@@ -55,15 +54,12 @@ def devices() -> tuple[Device, ...]:
     return tuple(result)
 
 
-def routes(protocol: int = 0) -> tuple[Route, ...]:
-    """The routes that no address brings; with `protocol` only those that bear this number.
-
-    Raises Refused for one that a snapshot cannot say (several next hops).
-    """
+def routes() -> tuple[Route, ...]:
+    """The routes that no address brings. Raises Refused for one that a snapshot cannot say (several next hops)."""
     names = _names()
     result = []
     for family, body in _dump(_GETROUTE, 12):
-        route = _route(family, body, names) if protocol in (0, body[5]) else None
+        route = _route(family, body, names)
         if route is not None:
             result.append(route)
     return tuple(result)
@@ -94,18 +90,13 @@ def _route(family: int, body: bytes, names: dict[int, str]) -> Route | None:
     )  # fmt: skip
 
 
-def policy(protocol: int = 0) -> tuple[PolicyRule, ...]:
-    """The policy rules beyond those that every namespace has; with `protocol` only those that bear this number.
-
-    Raises Refused for one that a snapshot cannot say.
-    """
+def policy() -> tuple[PolicyRule, ...]:
+    """The policy rules beyond those that every namespace has. Raises Refused for one that a snapshot cannot say."""
     result = []
     for family, body in _dump(_GETRULE, 12):
         to_length, from_length, table, action = body[1], body[2], body[4], body[7]
         flags = struct.unpack_from("=I", body, 8)[0]
         found = attributes(body[12:])
-        if protocol and found.get(_PROTOCOL) != bytes((protocol,)):
-            continue
         priority = struct.unpack("=I", found[6])[0] if 6 in found else 0
         if 15 in found:
             table = struct.unpack("=I", found[15])[0]

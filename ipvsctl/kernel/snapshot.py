@@ -1,8 +1,7 @@
 """The running host as a snapshot: all that decides a packet's way through it, read without changing anything.
 
-Firewall tables are read as text from the tools that own them, iptables-legacy-save and iptables-nft-save; our own table
-of nftables as what it says in iptables' words. Other tables of nftables are named in the notes, because the datapath
-cannot evaluate them.
+Firewall tables are read as text from the tools that own them, iptables-legacy-save and iptables-nft-save; tables of
+nftables that those do not know are named in the notes, because the datapath cannot evaluate them.
 """
 
 from __future__ import annotations
@@ -11,13 +10,10 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
-from ipvsctl.datapath.nf.own import tables_of
 from ipvsctl.datapath.settings import OTHERS, OTHERS_OF_DEVICES
 from ipvsctl.errors import Refused, Unavailable
 from ipvsctl.formats import iptables_save
-from ipvsctl.formats.nft_table import TABLE
-from ipvsctl.kernel import routes, rule_tools
-from ipvsctl.kernel.nft import Nft
+from ipvsctl.kernel import neighbours, routes
 from ipvsctl.kernel.tables import existing_tables
 from ipvsctl.knowledge.sysctls import SYSCTLS
 from ipvsctl.model.address import INET, INET6
@@ -82,19 +78,15 @@ def _sysctls(host: Host, devices: list[str]) -> list[tuple[str, str]]:
 
 
 def _tables() -> tuple[tuple[SavedTable, ...], tuple[str, ...]]:
-    """The tables of iptables, legacy and nft, and ours of nftables; notes on the others of nftables."""
+    """The tables of iptables, legacy and nft, and notes on those of nftables that are neither."""
     found: list[SavedTable] = []
     for family in (INET, INET6):
         if existing_tables(family):
             found += iptables_save.parse(_save(f"{_TOOLS[family]}-legacy-save"), family)
     legacy = {(table.family, table.name) for table in found}
     notes = []
-    there = rule_tools.nftables()
-    own = f"ip {TABLE}" in there or f"ip6 {TABLE}" in there
-    for table in there:
+    for table in neighbours.nftables():
         kind, name = table.split(maxsplit=1)
-        if name == TABLE and kind in ("ip", "ip6"):
-            continue
         known = {"ip": INET, "ip6": INET6}.get(kind)
         if known is None or name not in _XTABLES:
             notes.append(f"nftables' table {table} is not read: its rules decide too, see `nft list table {table}`")
@@ -104,14 +96,6 @@ def _tables() -> tuple[tuple[SavedTable, ...], tuple[str, ...]]:
         found += [
             each for each in iptables_save.parse(_save(f"{_TOOLS[known]}-nft-save", name), known) if each.name == name
         ]
-    others = {(table.family, table.name) for table in found}
-    for saved in tables_of(Nft().chains()) if own else ():
-        # Our own table of nftables, in iptables' words: at the hooks and priorities of iptables' table of its name.
-        if (saved.family, saved.name) in others:
-            raise Refused(f"cannot trace: table {saved.name} exists in iptables and in nftables' {TABLE}: both decide")
-        if any(match.name == "nft" for chain in saved.chains for each in chain.rules for match in each.rule.matches):
-            raise Refused(f"cannot trace: nftables' table {TABLE} has a rule that ipvsctl did not make")
-        found.append(saved)
     return tuple(found), tuple(notes)
 
 

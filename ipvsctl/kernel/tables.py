@@ -21,7 +21,7 @@ from ipvsctl.errors import IpvsctlError, NotPermitted, Refused, Unavailable
 from ipvsctl.kernel.libxtables import library
 from ipvsctl.kernel.xtables import TEXTS, VERDICTS, Entry, extension_name, read_rule, write_rule
 from ipvsctl.model.address import INET6
-from ipvsctl.model.rule import CHAIN_PREFIX, Options, Rule
+from ipvsctl.model.rule import CHAIN_PREFIX, Rule
 
 LOCK = "/run/xtables.lock"
 """The file that iptables and ip6tables lock; XTABLES_LOCKFILE in the environment names another, as for them."""
@@ -136,9 +136,6 @@ class OpenTable:
 
     def compiled(self, rule: Rule) -> Rule:
         """The rule as it will be read back. Raises Refused for what iptables does not take."""
-        for option, value in _options(rule):
-            if option not in TEXTS and any(word.startswith("-") for word in value.split()):
-                raise Refused(f"{value!r} is not a value for --{option}")
         found = read_rule(self.family, self._entry(rule))
         # libxtables cuts a text that is too long without a word.
         if _texts(rule) != _texts(found):
@@ -206,12 +203,9 @@ class OpenTable:
         self._changed = True
 
 
-def _options(rule: Rule) -> Options:
-    return (*(option for match in rule.matches for option in match.options), *rule.target_options)
-
-
 def _texts(rule: Rule) -> list[str]:
-    return [value for name, value in _options(rule) if name in TEXTS]
+    options = [*(option for match in rule.matches for option in match.options), *rule.target_options]
+    return [value for name, value in options if name in TEXTS]
 
 
 def _words(error: Exception) -> str:

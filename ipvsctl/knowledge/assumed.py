@@ -32,7 +32,7 @@ def network_around(
     server_device = next(name for name in named if name != client_device)
     virtual, servers = set[str](), set[str]()
     for wish in services:
-        virtual.update(each.address for each in (wish.service.address, *wish.members))
+        virtual.add(wish.service.address.address)
         servers.update(server.address.address for server in wish.servers)
     virtual.discard("")
     devices = (
@@ -47,18 +47,9 @@ def network_around(
     return devices, routes
 
 
-def with_uplinks(devices: Iterable[Device], uplinks: Iterable[Route]) -> tuple[Device, ...]:
-    """The devices, and those beside them by which uplinks leave; gateways are neighbours there."""
-    found = {device.name: device for device in devices}
-    for route in uplinks:
-        if route.device:
-            found.setdefault(route.device, Device(route.device))
-    return tuple(found.values())
-
-
 def note(devices: Iterable[Device]) -> str:
     """What a person should know of a snapshot in such a network."""
-    _, clients, servers, *_ = (device.name for device in devices)
+    _, clients, servers = (device.name for device in devices)
     return f"devices and routes are assumed: clients come in by {clients}, real servers are neighbours on {servers}"
 
 
@@ -68,12 +59,9 @@ def host_around(director: Director, client_device: str = CLIENTS) -> tuple[Snaps
     services = want.services or ()
     accepting = director.nfct.accept_local if director.nfct else ()
     devices, routes = network_around(services, accepting, client_device)
-    uplinks = want.routes or ()
-    devices = with_uplinks(devices, uplinks)
     return Snapshot(
         devices=devices,
-        routes=(*routes, *uplinks),
-        policy=want.policy or (),
+        routes=routes,
         sysctls=dict(want.sysctls),
         modules=frozenset(want.modules),
         services=services,

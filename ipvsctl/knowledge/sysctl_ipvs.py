@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ipvsctl.knowledge.sysctl_values import INT_MAX, INT_MIN, SECONDS_MAX, ULONG_MAX, Sysctl
+from ipvsctl.knowledge.sysctl_values import INT_MAX, INT_MIN, SECONDS_MAX, Sysctl
+
+ULONG_MAX = 2**64 - 1
 
 
 def _row(
@@ -64,8 +66,7 @@ _ROWS = (
     _row("nat_icmp_send", "0", "answer packets of nat servers that belong to no connection with ICMP port "
          "unreachable"),
     _row("pmtu_disc", "1", "tunnels honour DF and the path MTU; 0 sends encapsulated packets that may be fragmented"),
-    _row("run_estimation", "1", "sum up traffic and compute rates; with 0 totals and rates stand still",
-         kernels="5.16 and later"),
+    _row("run_estimation", "1", "compute rates; 0 stops it and rates read 0", kernels="5.16 and later"),
     _row("schedule_icmp", "0", "schedule connections for ICMP errors that belong to none (for tunnelled anycast)"),
     _row("secure_tcp", "0", f"shorter timeouts against SYN floods: {_DEFENSE}", "proc_do_defense_mode",
          bounds=(0, 3)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ipvsctl.knowledge.sysctl_values import INT_MAX, INT_MIN, SECONDS_MAX, ULONG_MAX, Sysctl
+from ipvsctl.knowledge.sysctl_values import INT_MAX, INT_MIN, SECONDS_MAX, Sysctl
 
 _TABLE = "nf_conntrack_standalone.c: nf_ct_sysctl_table"
 _DCCP = "6.12 and earlier"
@@ -90,7 +90,6 @@ def _timeouts() -> Iterator[Sysctl]:
         yield _timeout(name, default, after, _TABLE)
 
 
-_FRAGMENTS = "nf_conntrack_reasm.c: nf_ct_frag6_sysctl_table"
 _BYTE = (0, 255)
 _FLAG = (0, 1)
 
@@ -104,12 +103,6 @@ _ROWS = (
     _row("events", "2", "report changes of entries: 0 no, 1 yes, 2 when somebody listens (5.10: 0 and 1 only)",
          kind="u8", bounds=(0, 2)),
     _row("expect_max", None, "the most expectations", bounds=(1, INT_MAX), namespaced=False),
-    _row("frag6_high_thresh", "4194304", "bytes of IPv6 fragments that may wait to be put together; not below "
-         "frag6_low_thresh", _FRAGMENTS, kind="ulong", bounds=(0, ULONG_MAX)),
-    _row("frag6_low_thresh", "3145728", "without effect since 4.17; not above frag6_high_thresh", _FRAGMENTS,
-         kind="ulong", bounds=(0, ULONG_MAX)),
-    _row("frag6_timeout", "60", "seconds that an IPv6 fragment waits for the others", _FRAGMENTS, kind="seconds",
-         bounds=(-SECONDS_MAX, SECONDS_MAX)),
     _row("helper", "0", "assign helpers by port; where it is missing, a CT rule must assign them (S11, S14)",
          kind="u8", bounds=_FLAG, kernels="before 6.0"),
     _row("log_invalid", "0", "log INVALID packets of a protocol number, 255 of every protocol", kind="u8",

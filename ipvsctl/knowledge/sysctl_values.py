@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 INT_MIN, INT_MAX = -(2**31), 2**31 - 1
-ULONG_MAX = 2**64 - 1
 
 SECONDS_MAX = INT_MAX // 250
 """Highest value of a sysctl in seconds: the kernel keeps INT_MAX jiffies. With the HZ of 250 of most distributions."""

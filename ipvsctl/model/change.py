@@ -10,7 +10,6 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from ipvsctl.model.address import ServiceAddress
-from ipvsctl.model.route import PolicyRule, Route
 from ipvsctl.model.rule import OwnChain
 from ipvsctl.model.service import Server, Service
 from ipvsctl.model.status import Daemon, Timeouts
@@ -223,69 +222,12 @@ class ReplaceRules:
 
     def __str__(self) -> str:
         tool = "ip6tables" if self.family == 10 else "iptables"
-        where = f"{tool} -t {self.table}"
-        if self.backend == "nft":
-            where = f"nftables' table ip{'6' * (self.family == 10)} ipvsctl, {self.table}"
-        elif self.backend == "iptables-nft":
-            where = f"{tool}-nft -t {self.table}"
         count = sum(len(chain.rules) for chain in self.after)
         verb = "remove the rules" if not self.after else "replace the rules" if self.before else "add rules"
         names = ", ".join(chain.name for chain in self.after or self.before)
-        return f"{verb} of {where}: {names}" + (
+        return f"{verb} of {tool} -t {self.table}: {names}" + (
             f" ({count} rule{'s'[: count != 1]})" if self.after else ""
         )
-
-
-@dataclass(frozen=True, slots=True)
-class AddRoute:
-    kind: ClassVar[str] = "add-route"
-    route: Route
-
-    def inverse(self) -> tuple[Change, ...]:
-        return (DeleteRoute(self.route),)
-
-    def __str__(self) -> str:
-        return f"add route {self.route}"
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteRoute:
-    """Delete a route of ours; one that others made is not found."""
-
-    kind: ClassVar[str] = "delete-route"
-    route: Route
-
-    def inverse(self) -> tuple[Change, ...]:
-        return (AddRoute(self.route),)
-
-    def __str__(self) -> str:
-        return f"delete route {self.route}"
-
-
-@dataclass(frozen=True, slots=True)
-class AddPolicyRule:
-    kind: ClassVar[str] = "add-policy-rule"
-    rule: PolicyRule
-
-    def inverse(self) -> tuple[Change, ...]:
-        return (DeletePolicyRule(self.rule),)
-
-    def __str__(self) -> str:
-        return f"add policy rule {self.rule}"
-
-
-@dataclass(frozen=True, slots=True)
-class DeletePolicyRule:
-    """Delete a policy rule of ours; one that others made is not found."""
-
-    kind: ClassVar[str] = "delete-policy-rule"
-    rule: PolicyRule
-
-    def inverse(self) -> tuple[Change, ...]:
-        return (AddPolicyRule(self.rule),)
-
-    def __str__(self) -> str:
-        return f"delete policy rule {self.rule}"
 
 
 IpvsChange = (
@@ -294,14 +236,10 @@ IpvsChange = (
 )  # fmt: skip
 """Changes of IPVS's own tables: these go to the host in batches."""
 
-RoutingChange = AddRoute | DeleteRoute | AddPolicyRule | DeletePolicyRule
-Change = IpvsChange | SetSysctl | LoadModule | ReplaceRules | RoutingChange
+Change = IpvsChange | SetSysctl | LoadModule | ReplaceRules
 
 IPVS_CHANGES: tuple[type[IpvsChange], ...] = IpvsChange.__args__
-ROUTING_CHANGES: tuple[type[RoutingChange], ...] = RoutingChange.__args__
-CHANGES: dict[str, type[Change]] = {
-    cls.kind: cls for cls in (*IPVS_CHANGES, SetSysctl, LoadModule, ReplaceRules, *ROUTING_CHANGES)
-}
+CHANGES: dict[str, type[Change]] = {cls.kind: cls for cls in (*IPVS_CHANGES, SetSysctl, LoadModule, ReplaceRules)}
 
 
 def _value(value: object) -> str:

@@ -83,9 +83,7 @@ class Director:
 class Wanted:
     """What a host must have to be the director. None: nothing is said about it.
 
-    `chains` are all own chains there should be, but for those named in `leaves`, of which nothing is said. `loosen` are
-    devices on which the source check of rp_filter must not be strict: 1 becomes 2, and what is 0 or 2 stays. `notes`
-    are what the administrator should know of the translation.
+    `chains` are all own chains there should be; `notes` what the administrator should know of the translation.
     """
 
     modules: tuple[str, ...] = ()
@@ -98,23 +96,19 @@ class Wanted:
     routes: tuple[Route, ...] | None = None
     policy: tuple[PolicyRule, ...] | None = None
     notes: tuple[str, ...] = ()
-    leaves: tuple[str, ...] = ()
-    loosen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """What a host has, as far as it was asked. `modules` maps names to "loaded", "loadable" or "absent".
 
-    `tables` are the firewall tables that exist in `backend`, by family and name; `chains` ours in it, `elsewhere` ours
-    in other back ends, by the back end's name.
+    `tables` are the firewall tables that exist, by family and name.
     """
 
     modules: Mapping[str, str] = field(default_factory=dict)
     backend: str = "iptables-legacy"
     tables: frozenset[tuple[int, str]] = frozenset()
     chains: tuple[OwnChain, ...] = ()
-    elsewhere: tuple[tuple[str, tuple[OwnChain, ...]], ...] = ()
     sysctls: Mapping[str, str | None] = field(default_factory=dict)
     timeouts: Timeouts = field(default_factory=Timeouts)
     daemons: tuple[Daemon, ...] = ()

@@ -1,20 +1,12 @@
-"""What a host reports: services and servers with their counters, daemons, timeouts; connections: connection.py."""
+"""What a host reports: services and servers with their counters, daemons, timeouts, conntrack entries."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ipvsctl.errors import UsageError
-from ipvsctl.model.connection import Connection, ConntrackEntry, ConntrackEvent, Expectation
-
-if TYPE_CHECKING:
-    from ipvsctl.model.service import Server, Service
-
-__all__ = [
-    "KERNEL_TIMEOUTS", "NO_STATS", "Connection", "ConntrackEntry", "ConntrackEvent", "Daemon", "Expectation", "Info",
-    "ServerStatus", "ServiceStatus", "Stats", "Timeouts",
-]  # fmt: skip
+from ipvsctl.model.service import Server, Service
 
 
 class Stats(NamedTuple):
@@ -106,3 +98,43 @@ class Daemon:
         ):  # fmt: skip
             if not 0 <= value <= highest:
                 raise UsageError(f"sync {name} {value} is out of range, expected 0..{highest}")
+
+
+@dataclass(frozen=True, slots=True)
+class ConntrackEntry:
+    """One nf_conntrack entry. `timeout` in seconds; `status` the IPS_* names in lower case; `helper` "" for none."""
+
+    protocol: str
+    source: str
+    destination: str
+    source_port: int = 0
+    destination_port: int = 0
+    reply_source: str = ""
+    reply_destination: str = ""
+    reply_source_port: int = 0
+    reply_destination_port: int = 0
+    state: str = ""
+    timeout: int = 0
+    mark: int = 0
+    helper: str = ""
+    status: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """An entry of the IPVS connection table: client, virtual address, server; as in /proc/net/ip_vs_conn.
+
+    `protocol` "tcp", "udp", "sctp", or "ip" for a template of a firewall mark's service, whose `virtual` is the mark as
+    an address. `state` the kernel's name (ESTABLISHED, UDP, NONE ...); `expires` seconds left.
+    """
+
+    protocol: str
+    client: str
+    client_port: int
+    virtual: str
+    virtual_port: int
+    server: str
+    server_port: int
+    state: str
+    expires: int = 0
+    flags: tuple[str, ...] = ()

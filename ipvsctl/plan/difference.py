@@ -2,9 +2,8 @@
 
 The order of a plan is the order in which it is safe: modules (they bring sysctls and rules' extensions into being),
 rules (nothing is reachable before it is protected), sysctls (ip_forward opens the way), timeouts, synchronisation, and
-services last, because a virtual address answers from then on; routes, and the policy rules that lead to them, come
-before them. Inside a service additions come before deletions, so that it is never without a server that it will have in
-the end.
+services last, because a virtual address answers from then on. Inside a service additions come before deletions, so that
+it is never without a server that it will have in the end.
 """
 
 from __future__ import annotations
@@ -12,16 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ipvsctl.formats.iptables_canonical import canonical_chain
-from ipvsctl.model.address import INET6
 from ipvsctl.model.change import (
-    AddPolicyRule,
-    AddRoute,
     AddServer,
     AddService,
     Change,
-    DeletePolicyRule,
-    DeleteRoute,
     DeleteServer,
     DeleteService,
     EditServer,
@@ -34,7 +27,6 @@ from ipvsctl.model.change import (
     StopDaemon,
 )
 from ipvsctl.model.director import Found, ServiceWish, Wanted
-from ipvsctl.model.route import PolicyRule, Route
 from ipvsctl.model.rule import OwnChain
 from ipvsctl.model.status import Daemon, ServiceStatus, Timeouts
 
@@ -44,8 +36,6 @@ FORWARDING = {
     "net.ipv6.conf.all.forwarding": "net.ipv6.conf.",
 }
 """Sysctls that overwrite others when they are set, and where those are."""
-
-RP_FILTER = "net.ipv4.conf.{}.rp_filter"
 
 _DEFENSES = tuple(f"net.ipv4.vs.{name}" for name in ("drop_entry", "drop_packet", "secure_tcp"))
 
@@ -62,27 +52,18 @@ def difference(wanted: Wanted, found: Found, prune: bool = False) -> Plan:
     """The plan that makes a host as found into what is wanted; an empty one when it is that already.
 
     A service that is named is described wholly: servers it has beyond those named are deleted. With `prune`, services,
-    synchronisation daemons, own rules and own routes that are not named are removed as well; without, they are left
-    alone.
+    synchronisation daemons and own rules that are not named are removed as well; without, they are left alone.
     """
     changes: list[Change] = [LoadModule(name) for name in wanted.modules if found.modules.get(name) != "loaded"]
     chains = wanted.chains if wanted.chains is not None else () if prune else None
     if chains is not None:
-        left = () if prune else wanted.leaves
-        others = [chain for _, theirs in found.elsewhere for chain in theirs]
-        kept = [chain for chain in (*found.chains, *others) if chain.name in left]
-        # A chain that is wanted is not left as it is; one that is in two back ends is left once.
-        after = {(chain.family, chain.table, chain.name): chain for chain in (*kept, *chains)}
-        changes += rule_changes(tuple(after.values()), found)
+        changes += rule_changes(chains, found)
     changes += sysctl_changes(wanted.sysctls, found)
-    changes += source_check_changes(wanted, found)
     if wanted.timeouts is not None and (timeouts := _timeouts(wanted.timeouts, found.timeouts)):
         changes.append(timeouts)
     daemons = wanted.daemons if wanted.daemons is not None else () if prune else None
     if daemons is not None:
         changes += _daemon_changes(daemons, found.daemons, prune)
-    if wanted.routes is not None or wanted.policy is not None or prune:
-        changes += routing_changes(wanted.routes or (), wanted.policy or (), found, prune)
     wishes = wanted.services if wanted.services is not None else () if prune else None
     if wishes is not None:
         for wish in wishes:
@@ -121,8 +102,7 @@ def service_changes(wish: ServiceWish, status: ServiceStatus | None) -> Iterator
 
 
 def rule_changes(wanted: tuple[OwnChain, ...], found: Found) -> Iterator[ReplaceRules]:
-    """One change for each table of each family whose own chains differ, then what takes ours out of other back ends."""
-    wanted = tuple(map(canonical_chain, wanted))
+    """One change for each table of each family whose own chains differ."""
     for family, table in sorted({(chain.family, chain.table) for chain in (*wanted, *found.chains)}):
         after, before = (
             tuple(sorted((c for c in chains if (c.family, c.table) == (family, table)), key=lambda c: c.name))
@@ -131,40 +111,6 @@ def rule_changes(wanted: tuple[OwnChain, ...], found: Found) -> Iterator[Replace
         if after != before:
             creates = (family, table) not in found.tables
             yield ReplaceRules(found.backend, family, table, after, before, creates=creates)
-    for backend, chains in found.elsewhere:
-        for family, table in sorted({(chain.family, chain.table) for chain in chains}):
-            old = tuple(chain for chain in chains if (chain.family, chain.table) == (family, table))
-            yield ReplaceRules(backend, family, table, (), old)
-
-
-def routing_changes(
-    routes: tuple[Route, ...], policy: tuple[PolicyRule, ...], found: Found, prune: bool
-) -> Iterator[Change]:
-    """Changes of our routes and policy rules: what is in the way goes first, and a rule comes after its table's route.
-
-    In the way is a rule for the same packets, a route to the same destination in the same table, and a route in a table
-    that no rule leads to any more.
-    """
-    sources = {(rule.family, rule.source) for rule in policy}
-    kept = set(policy)
-    for rule in found.policy:
-        if rule not in policy and (prune or (rule.family, rule.source) in sources):
-            yield DeletePolicyRule(rule)
-        else:
-            kept.add(rule)
-    places = {_place(route) for route in routes}
-    tables = {(rule.family == INET6, rule.table) for rule in kept}
-    for route in found.routes:
-        unused = (":" in route.destination, route.table) not in tables
-        if route not in routes and (prune or unused or _place(route) in places):
-            yield DeleteRoute(route)
-    yield from (AddRoute(route) for route in routes if route not in found.routes)
-    yield from (AddPolicyRule(rule) for rule in policy if rule not in found.policy)
-
-
-def _place(route: Route) -> tuple[str, int, int]:
-    """What two routes cannot have in common."""
-    return route.destination, route.table, route.metric
 
 
 def sysctl_changes(sysctls: tuple[tuple[str, str], ...], found: Found) -> Iterator[SetSysctl]:
@@ -177,15 +123,6 @@ def sysctl_changes(sysctls: tuple[tuple[str, str], ...], found: Found) -> Iterat
             change = SetSysctl(name, value, before, _resets(name, found))
             overwritten.update(other for other, _ in change.resets)
             yield change
-
-
-def source_check_changes(wanted: Wanted, found: Found) -> Iterator[SetSysctl]:
-    """Loosens the strict source check on devices, where it is: the higher of all and the device counts."""
-    values = {**found.sysctls, **dict(wanted.sysctls)}
-    for device in wanted.loosen:
-        every, own = (RP_FILTER.format(name) for name in ("all", device.replace(".", "/")))
-        if max(values.get(every) or "0", values.get(own) or "0") == "1":
-            yield SetSysctl(own, "2", found.sysctls.get(own))
 
 
 def _resets(name: str, found: Found) -> tuple[tuple[str, str], ...]:

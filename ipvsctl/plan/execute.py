@@ -25,13 +25,9 @@ from ipvsctl.errors import (
 from ipvsctl.host import BatchError, Host
 from ipvsctl.model.change import (
     IPVS_CHANGES,
-    AddPolicyRule,
-    AddRoute,
     AddServer,
     AddService,
     Change,
-    DeletePolicyRule,
-    DeleteRoute,
     EditServer,
     EditService,
     LoadModule,
@@ -93,7 +89,7 @@ def check(changes: Iterable[Change], host: Host) -> None:
             present(host, change.module)
         elif type(change) is ReplaceRules:
             host.firewall.backend(change.backend)
-        elif isinstance(change, IPVS_CHANGES):
+        else:
             ipvs = True
     if ipvs and not any(name.startswith("ip_vs") for name in loads):
         host.ipvs.info()
@@ -152,8 +148,6 @@ def run(changes: Sequence[Change], host: Host) -> None:
             host.modules.load(module)
         case ReplaceRules():
             host.firewall.replace(first)
-        case AddRoute() | DeleteRoute() | AddPolicyRule() | DeletePolicyRule():
-            host.routing.apply(first)
         case _:
             host.ipvs.apply(changes)  # type: ignore[arg-type]
 
@@ -220,8 +214,9 @@ def _setting(change: Change) -> Change | None:
 
 def _gone(change: Change, error: IpvsctlError) -> bool:
     """The undo found its work done: nothing there to delete or to set back, or back already."""
-    adds = isinstance(change, AddService | AddServer | StartDaemon | AddRoute | AddPolicyRule)
-    return not adds if isinstance(error, NotFound) else adds and isinstance(error, AlreadyExists)
+    if isinstance(error, NotFound):
+        return not isinstance(change, AddService | AddServer | StartDaemon)
+    return isinstance(error, AlreadyExists) and isinstance(change, AddService | AddServer | StartDaemon)
 
 
 def _undo_failed(

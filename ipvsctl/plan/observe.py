@@ -11,11 +11,10 @@ from dataclasses import replace
 
 from ipvsctl.errors import NotFound, NotPermitted, Unavailable
 from ipvsctl.host import Host, refusal
-from ipvsctl.knowledge.names import TRACK
 from ipvsctl.model.change import AddServer, AddService, StartDaemon
 from ipvsctl.model.director import Found, Wanted
 from ipvsctl.model.status import KERNEL_TIMEOUTS
-from ipvsctl.plan.difference import FORWARDING, RP_FILTER
+from ipvsctl.plan.difference import FORWARDING
 
 
 def observe(host: Host, wanted: Wanted, *, prune: bool = False) -> Found:
@@ -28,34 +27,15 @@ def observe(host: Host, wanted: Wanted, *, prune: bool = False) -> Found:
     for name, prefix in FORWARDING.items():
         if name in names:
             names += _overwritten(host, prefix)
-    for device in (("all", *wanted.loosen) if wanted.loosen else ()):
-        names.append(RP_FILTER.format(device.replace(".", "/")))
     rules = wanted.chains is not None or (prune and _has_rules(host))
     ipvs = wanted.services is not None or wanted.timeouts is not None or wanted.daemons is not None or prune
-    found = _found(host, names, modules, rules=rules, ipvs=ipvs, backend=wanted.backend)
-    if wanted.routes is not None or wanted.policy is not None or prune:
-        found = replace(found, routes=host.routing.routes(), policy=host.routing.policy())
-    return found
-
-
-def attainable(host: Host, wanted: Wanted) -> Wanted:
-    """What is wanted, without rules that only make the kernel track where a host can have no rules; a note says so."""
-    if not wanted.chains or any(chain.name != TRACK for chain in wanted.chains):
-        return wanted
-    try:
-        host.firewall.backend(wanted.backend)
-    except NotPermitted:
-        raise
-    except Unavailable as error:
-        note = f"nothing but nat services on port 21 makes the kernel track, for no rule can be made: {error}"
-        return replace(wanted, chains=None, notes=(*wanted.notes, note))
-    return wanted
+    return _found(host, names, modules, rules=rules, ipvs=ipvs, backend=wanted.backend)
 
 
 def _has_rules(host: Host) -> bool:
     """Whether there are rules of ours; a host without iptables has none."""
     try:
-        return bool(host.firewall.owners())
+        return bool(host.firewall.tables() and host.firewall.chains())
     except NotPermitted:
         raise
     except Unavailable:
@@ -102,28 +82,23 @@ def observe_all(host: Host) -> Found:
         *(name for name in host.sysctl.names("net.ipv4.conf.") if name.endswith(".accept_local")),
     ]
     try:
-        found = _found(host, names, {}, rules=True, ipvs=True)
+        return _found(host, names, {}, rules=True, ipvs=True)
     except NotPermitted:
         raise
     except Unavailable as error:
         # A host without iptables-legacy is a director all the same; of rules there is nothing to tell.
-        found = replace(_found(host, names, {}, rules=False, ipvs=True), notes=(f"no rules: {error}",))
-    return replace(found, routes=host.routing.routes(), policy=host.routing.policy())
+        return replace(_found(host, names, {}, rules=False, ipvs=True), notes=(f"no rules: {error}",))
 
 
 def _found(
     host: Host, names: list[str], modules: dict[str, str], *, rules: bool, ipvs: bool, backend: str = "auto"
 ) -> Found:
     loaded = ipvs and host.modules.feature("ip_vs").state == "loaded"
-    firewall = host.firewall
-    backend = firewall.backend(backend) if rules else backend
-    others = [name for name in firewall.owners() if name != backend] if rules else []
     return Found(
         modules=modules,
-        backend=backend,
-        tables=firewall.tables(backend) if rules else frozenset(),
-        chains=firewall.chains(backend) if rules else (),
-        elsewhere=tuple((name, firewall.chains(name)) for name in others),
+        backend=host.firewall.backend(backend) if rules else backend,
+        tables=host.firewall.tables() if rules else frozenset(),
+        chains=host.firewall.chains() if rules else (),
         sysctls={name: host.sysctl.get(name) for name in names},
         timeouts=host.ipvs.timeouts() if loaded else KERNEL_TIMEOUTS,
         daemons=tuple(host.ipvs.daemons()) if loaded else (),

@@ -50,7 +50,7 @@ def test_every_problem_of_a_file_is_told_with_its_line(cli: Cli) -> None:
 def test_what_only_knowledge_can_tell_has_its_line_too(cli: Cli) -> None:
     text = '[sysctl]\n"net.ipv4.ip_forward" = 1\n"net.ipv4.vs.sync_ports" = 3\n'
     assert cli("validate", "-", stdin=text, status=2).err.startswith("<stdin>:3: net.ipv4.vs.sync_ports")
-    text = FTP.replace('"nat"', '"dr"').replace("conntrack = true", "conntrack = false")
+    text = FTP.replace('"nat"', '"dr"')
     assert cli("plan", "-", stdin=text, status=2).err.startswith("<stdin>:9: tcp:192.168.1.100:21: helper ftp")
 
 

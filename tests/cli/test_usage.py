@@ -27,7 +27,7 @@ def own_options(command: click.Command) -> list[click.Option]:
 
 def test_every_command_of_the_table_is_there() -> None:
     assert {name.partition(" ")[0] for name in ALL} == set(COMMANDS)
-    assert len(ALL) == 49
+    assert len(ALL) == 37
 
 
 @pytest.mark.parametrize("words", sorted(ALL))

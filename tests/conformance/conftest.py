@@ -31,7 +31,6 @@ KNOWN: dict[str, dict[str, str]] = {
         "test_names_and_defaults": "nf_conntrack_events is 0 or 1 until 5.19",
         "test_ranges": "nf_conntrack_events is 0 or 1 until 5.19",
         "test_refused_values_change_nothing": "conntrack's switches are signed until 5.13",
-        "test_a_table_stays_until_a_change_drops_it": "until 5.15 a table is in every namespace, or in none",
     },
     "kernel 7.3": {
         "test_default_is_one_for_devices_that_were_never_set": "route_localnet is copied as well",
@@ -57,10 +56,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xfail(reason=known[name], strict=True))
 
 
-KERNEL = pytest.param("kernel", marks=[pytest.mark.guest, pytest.mark.every_kernel])
-
-
-@pytest.fixture(params=["emulator", "emulator-socket", KERNEL])
+@pytest.fixture(params=["emulator", "emulator-socket", pytest.param("kernel", marks=pytest.mark.guest)])
 def host(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     """A director in which nothing was done yet."""
     if request.param == "emulator":

@@ -1,25 +1,19 @@
-"""Our own chains in the tables of every back end, and the conntrack table of a host that has seen no packet."""
+"""Our own chains in iptables-legacy's tables, and the conntrack table of a host that has seen no packet."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
 
-from ipvsctl.errors import IpvsctlError, NotFound, Refused, UsageError
-from ipvsctl.formats.iptables_canonical import canonical_chain
+from ipvsctl.errors import IpvsctlError, NotFound, Refused, Unavailable, UsageError
 from ipvsctl.host import Host
 from ipvsctl.model.address import INET, INET6
-from ipvsctl.model.change import Change, ReplaceRules
-from ipvsctl.model.director import Wanted
+from ipvsctl.model.change import ReplaceRules
 from ipvsctl.model.rule import Match, OwnChain, Rule
 from ipvsctl.model.status import ConntrackEntry
-from ipvsctl.plan.difference import difference
-from ipvsctl.plan.execute import inverses, run
-from ipvsctl.plan.observe import observe
 
-LEGACY, IPTABLES_NFT, NFT = BACK_ENDS = "iptables-legacy", "iptables-nft", "nft"
+LEGACY = "iptables-legacy"
 TRACKED = Match("conntrack", (("ctstate", "RELATED,ESTABLISHED"),))
 FTP = Match("tcp", (("dport", "21"),))
 
@@ -43,31 +37,6 @@ INPUT6 = OwnChain(INET6, "filter", "IPVSCTL-INPUT", "INPUT", (
 ))  # fmt: skip
 
 
-class Rules:
-    """The firewall port of a host with one back end."""
-
-    def __init__(self, host: Host, backend: str) -> None:
-        self.host, self.backend = host, backend
-        self.notes = host.firewall.notes
-
-    def chains(self) -> tuple[OwnChain, ...]:
-        return self.host.firewall.chains(self.backend)
-
-    def tables(self) -> frozenset[tuple[int, str]]:
-        return self.host.firewall.tables(self.backend)
-
-    def replace(self, given: ReplaceRules) -> None:
-        self.host.firewall.replace(self.of(given))
-
-    def of(self, given: ReplaceRules) -> ReplaceRules:
-        return replace(given, backend=self.backend)
-
-
-@pytest.fixture(params=BACK_ENDS)
-def rules(request: pytest.FixtureRequest, host: Host) -> Rules:
-    return Rules(host, request.param)
-
-
 def change(
     *after: OwnChain, before: tuple[OwnChain, ...] = (), table: str = "filter", family: int = INET
 ) -> ReplaceRules:
@@ -76,54 +45,53 @@ def change(
     return ReplaceRules(LEGACY, family, table, after, before)
 
 
-def test_chains_read_as_they_were_made(rules: Rules) -> None:
-    assert rules.chains() == ()
+def test_chains_read_as_they_were_made(host: Host) -> None:
+    assert host.firewall.chains() == ()
     for chains in ((INPUT, FORWARD, LAST), (HELPER,), (INPUT6,)):
-        rules.replace(change(*chains))
-    found = rules.chains()
+        host.firewall.replace(change(*chains))
+    found = host.firewall.chains()
     assert found == (FORWARD, LAST, INPUT, HELPER, INPUT6)
     assert all(chain.jump for chain in found)
-    assert rules.backend == NFT or rules.host.modules.feature("xt_CT").state == "loaded"
-    assert rules.host.firewall.owners() == (rules.backend,)
-    assert rules.host.modules.feature("nf_conntrack_ftp").state == "loaded"
-    assert rules.host.sysctl.get("net.netfilter.nf_conntrack_max") is not None
+    assert host.modules.feature("xt_CT").state == "loaded"
+    assert host.modules.feature("nf_conntrack_ftp").state == "loaded"
+    assert host.sysctl.get("net.netfilter.nf_conntrack_max") is not None
 
     # Twice is once.
-    rules.replace(change(INPUT, FORWARD, LAST))
-    assert rules.chains() == found
+    host.firewall.replace(change(INPUT, FORWARD, LAST))
+    assert host.firewall.chains() == found
 
     # One table at a time.
-    rules.replace(change(INPUT, before=(INPUT, FORWARD, LAST)))
-    assert rules.chains() == (INPUT, HELPER, INPUT6)
-    rules.replace(change(before=(HELPER,), table="raw"))
-    assert rules.chains() == (INPUT, INPUT6)
-    rules.replace(change(before=(INPUT6,), family=INET6))
-    rules.replace(change(before=(INPUT,)))
-    assert rules.chains() == ()
+    host.firewall.replace(change(INPUT, before=(INPUT, FORWARD, LAST)))
+    assert host.firewall.chains() == (INPUT, HELPER, INPUT6)
+    host.firewall.replace(change(before=(HELPER,), table="raw"))
+    assert host.firewall.chains() == (INPUT, INPUT6)
+    host.firewall.replace(change(before=(INPUT6,), family=INET6))
+    host.firewall.replace(change(before=(INPUT,)))
+    assert host.firewall.chains() == ()
 
 
-def test_an_inverse_brings_back_what_was_there(rules: Rules) -> None:
+def test_an_inverse_brings_back_what_was_there(host: Host) -> None:
     first = change(INPUT, FORWARD)
-    rules.replace(first)
+    host.firewall.replace(first)
     shorter = replace(INPUT, rules=INPUT.rules[2:4])
     second = change(shorter, LAST, before=(INPUT, FORWARD))
-    rules.replace(second)
-    assert rules.chains() == (LAST, shorter)
+    host.firewall.replace(second)
+    assert host.firewall.chains() == (LAST, shorter)
     for each in (*second.inverse(), *first.inverse()):
         assert isinstance(each, ReplaceRules)
-        rules.replace(each)
-    assert rules.chains() == ()
+        host.firewall.replace(each)
+    assert host.firewall.chains() == ()
 
 
-def test_chains_may_call_each_other_and_hang_nowhere(rules: Rules) -> None:
+def test_chains_may_call_each_other_and_hang_nowhere(host: Host) -> None:
     inner = OwnChain(INET, "filter", "IPVSCTL-INPUT-WEB", "INPUT", (Rule("RETURN"),), jump=False)
     outer = OwnChain(INET, "filter", "IPVSCTL-INPUT", "INPUT", (Rule("IPVSCTL-INPUT-WEB", protocol="tcp"),))
-    rules.replace(change(outer, inner))
-    assert rules.chains() == (outer, inner)
-    assert [chain.jump for chain in rules.chains()] == [True, False]
+    host.firewall.replace(change(outer, inner))
+    assert host.firewall.chains() == (outer, inner)
+    assert [chain.jump for chain in host.firewall.chains()] == [True, False]
 
 
-def test_rules_read_as_iptables_prints_them(rules: Rules) -> None:
+def test_rules_read_as_iptables_prints_them(host: Host) -> None:
     given = (
         Rule("ACCEPT", protocol="6", source="10.1.2.3/8", destination="192.0.2.1/32"),
         Rule("ACCEPT", protocol="all", source="0.0.0.0/0"),
@@ -134,71 +102,37 @@ def test_rules_read_as_iptables_prints_them(rules: Rules) -> None:
         Rule("ACCEPT"),
         Rule("ACCEPT", protocol="!udp", source="!10.0.0.0/8", in_interface="!eth0"),
     )
-    rules.replace(change(replace(INPUT, rules=given)))
-    assert rules.chains() == (replace(INPUT, rules=read),)
+    host.firewall.replace(change(replace(INPUT, rules=given)))
+    assert host.firewall.chains() == (replace(INPUT, rules=read),)
     six = Rule("ACCEPT", protocol="58", source="2001:db8:0:0:1::1/64", destination="2001:DB8::1/128")
-    rules.replace(change(replace(INPUT6, rules=(six,))))
-    (chain,) = (chain for chain in rules.chains() if chain.family == INET6)
+    host.firewall.replace(change(replace(INPUT6, rules=(six,))))
+    (chain,) = (chain for chain in host.firewall.chains() if chain.family == INET6)
     assert chain.rules == (Rule("ACCEPT", protocol="ipv6-icmp", source="2001:db8::/64", destination="2001:db8::1"),)
 
 
-SAID_ANOTHER_WAY = {
-    "mark": (
-        Rule("MARK", target_options=(("set-mark", "7"),)),
-        Rule("MARK", target_options=(("set-xmark", "0x7/0xffffffff"),)),
-    ),
-    "states": (
-        Rule("ACCEPT", matches=(Match("conntrack", (("ctstate", "ESTABLISHED,NEW"),)),)),
-        Rule("ACCEPT", matches=(Match("conntrack", (("ctstate", "NEW,ESTABLISHED"),)),)),
-    ),
-    "ports": (
-        Rule("ACCEPT", protocol="tcp", matches=(Match("tcp", (("dport", "80:80"), ("sport", ":1023"))),)),
-        Rule("ACCEPT", protocol="tcp", matches=(Match("tcp", (("sport", "0:1023"), ("dport", "80"))),)),
-    ),
-    "rate": (
-        Rule(
-            "LOG", matches=(Match("limit", (("limit", "60/min"), ("limit-burst", "5"))),),
-            target_options=(("log-level", "4"),),
-        ),
-        Rule("LOG", matches=(Match("limit", (("limit", "1/sec"),)),)),
-    ),
-    "reject": (Rule("REJECT"), Rule("REJECT", target_options=(("reject-with", "icmp-port-unreachable"),))),
-}
+def test_removing_nothing_is_no_error_and_makes_no_table(host: Host) -> None:
+    host.firewall.replace(change(table="mangle"))
+    assert host.firewall.chains() == ()
 
 
-def test_rules_said_another_way(rules: Rules) -> None:
-    """What a plan compares with is one way to say it, whatever the back end."""
-    for given, read in SAID_ANOTHER_WAY.values():
-        chain = replace(INPUT, rules=(given,))
-        assert canonical_chain(chain).rules == (read,)
-        rules.replace(change(chain))
-        assert rules.chains() == (replace(INPUT, rules=(read,)),)
-
-
-def test_removing_nothing_is_no_error_and_makes_no_table(rules: Rules) -> None:
-    rules.replace(change(table="mangle"))
-    assert rules.chains() == ()
-
-
-def test_a_table_stays_until_a_change_drops_it(rules: Rules) -> None:
+def test_a_table_stays_until_a_change_drops_it(host: Host) -> None:
     chain = OwnChain(INET, "security", "IPVSCTL-INPUT", "INPUT", (Rule("RETURN"),))
     key = (INET, "security")
     make = replace(change(chain), creates=True)
-    assert key not in rules.tables()
-    rules.replace(make)
-    assert key in rules.tables()
-    assert rules.backend != LEGACY or rules.host.modules.feature("iptable_security").state == "loaded"
-    rules.replace(change(before=(chain,), table="security"))
-    assert rules.chains() == ()
-    # A table of nftables that is our own goes with the last chain.
-    assert (key in rules.tables()) == (rules.backend != NFT)
-    rules.replace(make)
+    assert key not in host.firewall.tables()
+    host.firewall.replace(make)
+    assert key in host.firewall.tables()
+    assert host.modules.feature("iptable_security").state == "loaded"
+    host.firewall.replace(change(before=(chain,), table="security"))
+    assert host.firewall.chains() == ()
+    assert key in host.firewall.tables()
+    host.firewall.replace(make)
     (back,) = make.inverse()
     assert isinstance(back, ReplaceRules)
-    rules.replace(back)
-    assert rules.chains() == ()
-    assert key not in rules.tables()
-    assert rules.backend != LEGACY or rules.host.modules.feature("iptable_security").state == "loadable"
+    host.firewall.replace(back)
+    assert host.firewall.chains() == ()
+    assert key not in host.firewall.tables()
+    assert host.modules.feature("iptable_security").state == "loadable"
 
 
 def rule(target: str = "ACCEPT", **words: str) -> Rule:
@@ -234,16 +168,16 @@ WRONG_RULES = {
 
 
 @pytest.mark.parametrize("case", WRONG_RULES)
-def test_rules_that_are_refused_change_nothing(rules: Rules, case: str) -> None:
+def test_rules_that_are_refused_change_nothing(host: Host, case: str) -> None:
     table, wrong = WRONG_RULES[case]
     kept = {"filter": INPUT, "raw": HELPER}[table]
-    rules.replace(change(kept))
+    host.firewall.replace(change(kept))
     for chains in ((replace(kept, rules=(*kept.rules, wrong)),), (replace(kept, rules=(wrong,)),)):
         with pytest.raises(Refused) as raised:
-            rules.replace(change(*chains, before=(kept,)))
+            host.firewall.replace(change(*chains, before=(kept,)))
         assert type(raised.value) is Refused
-        assert str(raised.value).startswith(f"cannot {rules.of(change(*chains, before=(kept,)))}: ")
-        assert rules.chains() == (kept,)
+        assert str(raised.value).startswith(f"cannot {change(*chains, before=(kept,))}: ")
+        assert host.firewall.chains() == (kept,)
 
 
 WRONG_CHAINS = {
@@ -256,61 +190,28 @@ WRONG_CHAINS = {
 
 
 @pytest.mark.parametrize("case", WRONG_CHAINS)
-def test_chains_that_are_refused_change_nothing(rules: Rules, case: str) -> None:
-    rules.replace(change(FORWARD))
+def test_chains_that_are_refused_change_nothing(host: Host, case: str) -> None:
+    host.firewall.replace(change(FORWARD))
     with pytest.raises(Refused):
-        rules.replace(change(*WRONG_CHAINS[case]))
-    assert rules.chains() == (FORWARD,)
+        host.firewall.replace(change(*WRONG_CHAINS[case]))
+    assert host.firewall.chains() == (FORWARD,)
 
 
-def test_tables_that_are_not_there(rules: Rules) -> None:
+def test_tables_that_are_not_there(host: Host) -> None:
     wrong = OwnChain(INET, "nosuch", "IPVSCTL-INPUT", "INPUT")
     with pytest.raises(IpvsctlError, match="nosuch"):
-        rules.replace(change(wrong))
-    assert rules.chains() == ()
+        host.firewall.replace(change(wrong))
+    assert host.firewall.chains() == ()
 
 
 def test_back_ends(host: Host) -> None:
-    assert host.firewall.owners() == ()
-    assert host.firewall.backend() == host.firewall.backend("auto") in BACK_ENDS
-    for wanted in BACK_ENDS:
-        assert host.firewall.backend(wanted) == wanted
+    assert host.firewall.backend() == host.firewall.backend("auto") == host.firewall.backend(LEGACY) == LEGACY
+    for wanted in ("nft", "iptables-nft"):
+        with pytest.raises(Unavailable, match=wanted):
+            host.firewall.backend(wanted)
     with pytest.raises(UsageError):
         host.firewall.backend("nosuch")
     assert all(isinstance(note, str) for note in host.firewall.notes())
-
-
-def test_auto_is_where_ours_are(host: Host) -> None:
-    for wanted in BACK_ENDS:
-        host.firewall.replace(replace(change(FORWARD), backend=wanted))
-        assert host.firewall.owners() == (wanted,)
-        assert host.firewall.backend() == wanted
-        assert host.firewall.chains() == host.firewall.chains(wanted) == (FORWARD,)
-        host.firewall.replace(replace(change(before=(FORWARD,)), backend=wanted))
-    assert host.firewall.owners() == ()
-
-
-def test_a_plan_changes_the_back_end(host: Host) -> None:
-    """New first, then old; undone together."""
-    chains = (INPUT, FORWARD, LAST)
-    host.firewall.replace(replace(change(*chains), backend=LEGACY))
-    for backend, old in ((NFT, LEGACY), (IPTABLES_NFT, NFT), (LEGACY, IPTABLES_NFT)):
-        wanted = Wanted(backend=backend, chains=chains)
-        plan = difference(wanted, observe(host, wanted))
-        assert [(each.backend, bool(each.after)) for each in plan.changes if isinstance(each, ReplaceRules)] == [
-            (backend, True), (old, False),
-        ]  # fmt: skip
-        run_all(host, plan.changes)
-        assert host.firewall.owners() == (backend,) and set(host.firewall.chains(backend)) == set(chains)
-        assert difference(wanted, observe(host, wanted)).changes == ()
-        run_all(host, [inverse for _, inverse in inverses(plan.changes)])
-        assert host.firewall.owners() == (old,)
-        run_all(host, plan.changes)
-
-
-def run_all(host: Host, changes: Iterable[Change]) -> None:
-    for each in changes:
-        run([each], host)
 
 
 def test_conntrack_without_traffic(host: Host) -> None:

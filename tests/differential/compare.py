@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TypeVar
 
@@ -44,11 +44,11 @@ def compare(scenario: Scenario, kernel: Result | None, emulated: Result) -> list
     found += _sets(
         name, "conntrack", [plain_entry(entry, known) for entry in kernel.conntrack],
         [plain_entry(entry, known) for entry in emulated.conntrack],
-        lambda entry: entry._replace(timeout=0), lambda entry: entry.timeout, entry_text,
+        lambda entry: replace(entry, timeout=0), lambda entry: entry.timeout, entry_text,
     )  # fmt: skip
     found += _sets(
         name, "connections", kernel.connections, emulated.connections,
-        lambda each: each._replace(expires=0, flags=()), lambda each: each.expires, connection_text,
+        lambda each: replace(each, expires=0, flags=()), lambda each: each.expires, connection_text,
     )  # fmt: skip
     found += _services(name, kernel.services, emulated.services)
     found += _tables(name, kernel.tables, emulated.tables)

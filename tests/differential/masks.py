@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_interface
 from typing import NamedTuple
 
@@ -217,9 +217,9 @@ def plain_entry(entry: ConntrackEntry, known: Context) -> ConntrackEntry:
     """A conntrack entry without ports that were chosen at random."""
     own = ip_address(entry.source).packed in known.own
     if entry.protocol == "udp" and entry.destination_port in known.gue and own:
-        return entry._replace(source_port=0, reply_destination_port=0)
+        return replace(entry, source_port=0, reply_destination_port=0)
     if entry.protocol in ("tcp", "udp", "sctp") and entry.reply_destination_port not in known.ports:
-        return entry._replace(reply_destination_port=MADE_UP)
+        return replace(entry, reply_destination_port=MADE_UP)
     return entry
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -107,12 +108,12 @@ def _service(result: Result, **changes: int) -> None:
         (lambda r: r.steps.__setitem__(slice(None), r.steps[::-1]), "step * eth1"),
         (lambda r: r.conntrack.clear(), "conntrack"),
         (lambda r: r.conntrack.append(ENTRY), "conntrack"),
-        *((lambda r, change=change: r.conntrack.__setitem__(0, ENTRY._replace(**change)), "conntrack") for change in (
+        *((lambda r, change=change: r.conntrack.__setitem__(0, replace(ENTRY, **change)), "conntrack") for change in (
             {"timeout": 32}, {"timeout": 28}, {"status": ()}, {"mark": 1}, {"helper": "ftp"}, {"state": "NONE"},
             {"reply_source": "10.0.2.2"}, {"reply_source_port": 54}, {"source_port": 7},
         )),
-        (lambda r: r.connections.__setitem__(0, CONNECTION._replace(expires=297)), "connections"),
-        (lambda r: r.connections.__setitem__(0, CONNECTION._replace(state="NONE")), "connections"),
+        (lambda r: r.connections.__setitem__(0, replace(CONNECTION, expires=297)), "connections"),
+        (lambda r: r.connections.__setitem__(0, replace(CONNECTION, state="NONE")), "connections"),
         (lambda r: r.services.clear(), "service udp:192.168.1.100:53"),
         (lambda r: _service(r, inactive_connections=0), "service *"),
         (lambda r: _service(r, weight=2), "service *"),
@@ -135,8 +136,8 @@ def test_every_kind_of_difference_is_found(scenario: Scenario, change: Callable[
 @pytest.mark.parametrize(
     "change",
     [
-        lambda r: r.conntrack.__setitem__(0, ENTRY._replace(timeout=29)),
-        lambda r: r.connections.__setitem__(0, CONNECTION._replace(expires=300, flags=("nfct",))),
+        lambda r: r.conntrack.__setitem__(0, replace(ENTRY, timeout=29)),
+        lambda r: r.connections.__setitem__(0, replace(CONNECTION, expires=300, flags=("nfct",))),
         lambda r: setattr(r, "notes", ["word"]),
         lambda r: r.steps.__setitem__(0, [r.steps[0][0]._replace(next_hop=b"")]),
     ],

@@ -246,6 +246,5 @@ def test_a_command_on_an_emulator_imports_little(lab: RemoteHost) -> None:
     assert {name for name in modules if name.startswith("ipvsctl.")} == {
         "ipvsctl.emulator", "ipvsctl.emulator.client", "ipvsctl.emulator.files", "ipvsctl.emulator.messages",
         "ipvsctl.errors", "ipvsctl.formats", "ipvsctl.formats.values", "ipvsctl.host", "ipvsctl.model",
-        "ipvsctl.model.address", "ipvsctl.model.connection", "ipvsctl.model.service", "ipvsctl.model.status",
-        "ipvsctl.runtime",
+        "ipvsctl.model.address", "ipvsctl.model.service", "ipvsctl.model.status", "ipvsctl.runtime",
     }  # fmt: skip

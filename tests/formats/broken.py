@@ -53,16 +53,6 @@ server = [
     { address = "2001:db8::3", forward = "tun", tunnel = { type = "gre", csum = "yes" } },
 ]
 
-[[service]]
-address = "fwmark:7"
-members = ["tcp:192.0.2.1:80", "tcp:192.0.2.1:443"]
-
-[[uplink]]
-address = "192.0.2.1"
-device = "eth0"
-gateway = "198.51.100.1"
-table = 101
-
 [firewall]
 backend = "auto"
 protect = ["192.0.2.1", "2001:db8::1"]
@@ -151,8 +141,7 @@ def _shapes() -> Iterator[Broken]:
         ("nfct", "true"), ("nfct", "[]"), ("service", "1"), ("service", '"tcp:192.0.2.1:80"'), ("service", "{}"),
         ("service", "[1]"), ("service", "[[]]"), ("firewall", '"drop"'), ("sysctl", "[1]"), ("sysctl", "0"),
         ("timeout", "900"), ("sync", "{}"), ("sync", '"master"'), ("sync", "[true]"), ("service", "[{}]"),
-        ("sync", "[{}]"), ("service", "1979-05-27"), ("nfct", "1.5"), ("uplink", "{}"), ("uplink", '"192.0.2.1"'),
-        ("uplink", "[[]]"), ("uplink", "[{}]"),
+        ("sync", "[{}]"), ("service", "1979-05-27"), ("nfct", "1.5"),
     ):  # fmt: skip
         yield f"shape: {name} = {value}", f"# one line\n{name} = {value}\n".encode(), 2
     service = '[[service]]\naddress = "tcp:192.0.2.1:80"\n'
@@ -170,9 +159,6 @@ def _rules() -> Iterator[Broken]:
     server = '[[service.server]]\naddress = "10.0.0.2"\n'
     other = server.replace("10.0.0.2", "2001:db8::2")
     ftp = service.replace("80", "21")
-    uplink = '[[uplink]]\naddress = "192.0.2.1"\ndevice = "eth0"\ngateway = "198.51.100.1"\n'
-    other_uplink = uplink.replace("192.0.2.1", "192.0.2.2")
-    mark = '[[service]]\naddress = "fwmark:7"\n'
     daemon = '[[sync]]\nrole = "master"\ninterface = "eth0"\n'
     for name, text, line in (
         ("service twice", service + "\n" + service, 5),
@@ -232,25 +218,6 @@ def _rules() -> Iterator[Broken]:
         ("sync without interface", '# one\n[[sync]]\nrole = "backup"\n', 2),
         ("sync without role", '[[sync]]\ninterface = "eth0"\n', 1),
         ("two masters", daemon + daemon, 5),
-        ("uplink twice", uplink + uplink, 6),
-        ("uplink without address", '# one\n[[uplink]]\ndevice = "eth0"\ngateway = "198.51.100.1"\n', 2),
-        ("uplink without device", '[[uplink]]\naddress = "192.0.2.1"\ngateway = "198.51.100.1"\n', 1),
-        ("uplink without gateway", '[[uplink]]\naddress = "192.0.2.1"\ndevice = "eth0"\n', 1),
-        ("uplink of two families", uplink.replace("198.51.100.1", "2001:db8::1"), 4),
-        ("uplink of two families, IPv6", uplink.replace("192.0.2.1", "2001:db8::1"), 4),
-        ("gateway equal to address", uplink.replace("198.51.100.1", "192.0.2.1"), 4),
-        ("gateway equal to address, written differently", '[[uplink]]\naddress = "2001:db8::1"\ndevice = "eth0"\n'
-         'gateway = "2001:DB8:0::1"\n', 4),
-        ("table with two gateways", uplink + "table = 7\n" + other_uplink.replace("198.51.100.1", "198.51.100.2")
-         + "table = 7\n", 10),
-        ("table by two devices", uplink + "table = 7\n" + other_uplink.replace("eth0", "eth1") + "table = 7\n", 10),
-        ("members of a service without mark", service + 'members = ["tcp:192.0.2.1:80"]\n', 3),
-        ("member of the other family", mark + 'members = ["tcp:[2001:db8::1]:80"]\n', 3),
-        ("member of the other family, IPv6", mark.replace("7", "7/inet6") + 'members = ["tcp:192.0.2.1:80"]\n', 3),
-        ("mark in a mark", mark + 'members = [\n"tcp:192.0.2.1:80",\n"fwmark:8",\n]\n', 5),
-        ("member twice", mark + 'members = ["tcp:192.0.2.1:80",\n"tcp:192.0.2.1:080"]\n', 4),
-        ("member of two marks", mark + 'members = ["tcp:192.0.2.1:80"]\n' + mark.replace("7", "8")
-         + 'members = [\n"udp:192.0.2.1:80",\n"tcp:192.0.2.1:80",\n]\n', 8),
     ):  # fmt: skip
         yield f"rule: {name}", text.encode(), line
 
@@ -308,7 +275,7 @@ def _not_text() -> Iterator[Broken]:
     yield "blank", b"\n \n\t\n", 1
     yield "comments only", b"# nothing\n# at all\n", 1
     yield "byte order mark only", b"\xef\xbb\xbf", 1
-    for header in ("[nfct]", "[sysctl]", "[timeout]", "service = []", "sysctl = {}", "uplink = []"):
+    for header in ("[nfct]", "[sysctl]", "[timeout]", "service = []", "sysctl = {}"):
         yield f"names nothing: {header}", f"{header}\n".encode(), 1
     yield "UTF-16", WHOLE.encode("utf-16"), 1
     yield "Latin-1", _after(4, "# caf\xe9").decode().encode("latin-1"), 5

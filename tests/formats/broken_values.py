@@ -35,20 +35,6 @@ WRONG: dict[tuple[str, int, str], list[str]] = {
     ("[[service]]", 0, "netmask"): ["0", "33", "-1", "true", "24.0", '"255.255"', '"255.255.255.256"', '""', "[24]"],
     ("[[service]]", 0, "pe"): _NAME,
     ("[[service]]", 0, "helper"): _WORD,
-    ("[[service]]", 2, "members"): [
-        '"tcp:192.0.2.1:80"', "true", "[80]", '[""]', '["192.0.2.1:80"]', '["tcp:192.0.2.1"]', '["fwmark:8"]',
-        '["tcp:192.0.2.1:80", "tcp:192.0.2.1:80"]', '["tcp:[2001:db8::1]:80"]', "{}", '[["tcp:192.0.2.1:80"]]',
-    ],
-    ("[[uplink]]", 0, "address"): [
-        "1", '""', "true", "[]", *_words("192.0.2.0/24 www.example.com 192.0.2.1:80 0.0.0.0 :: 224.0.0.1 ff02::1"),
-        *_words("255.255.255.255 240.0.0.1 fe80::1%eth0"),
-    ],
-    ("[[uplink]]", 0, "device"): ["1", '""', '"a/b"', '"sixteen-letters-"', '"eth 0"', "[]"],
-    ("[[uplink]]", 0, "gateway"): [
-        "1", '""', "true", "[]", *_words("198.51.100.0/24 gateway 198.51.100.1:80 0.0.0.0 224.0.0.1 255.255.255.255"),
-        *_words("2001:db8::1 fe80::1 192.0.2.1"),
-    ],
-    ("[[uplink]]", 0, "table"): [*_NUMBER, "0", "253", "254", "255", "4294967296", '"main"'],
     ("[[service]]", 1, "flags"): ['["sh-port"]', '["flag-4"]'],
     ("[[service.server]]", 0, "address"): [
         "10", '""', "true", *_words("10.0.2 10.0.2.2: 10.0.2.2:65536 10.0.2.02 web1 2001:db8::2 [2001:db8::2"),
@@ -87,7 +73,6 @@ UNKNOWN: dict[str, list[str]] = {
     "[nfct]": ["contrack", "snat-reroute", "forward_shared", "net"],
     "[[service]]": ["adress", "schedular", "weight", "timeout", "persistence", "Scheduler", '"flags "', "ops"],
     "[[service.server]]": ["wieght", "port", "helper", "forwarding", "u_threshold", '"a\\nb"', "tunnel-port"],
-    "[[uplink]]": ["vip", "via", "dev", "interface", "tables", '"gate way"'],
     "[firewall]": ["policy", "protects", "conntrack", '""'],
     "[timeout]": ["tcpfin", "tcp-fin", "sctp"],
     "[[sync]]": ["syncid", "mcast_interface", "state", "mcast.group"],

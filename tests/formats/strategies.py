@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from ipaddress import IPv4Address
-
 from hypothesis import strategies as st
 
 from ipvsctl.model.address import INET, INET6, PROTOCOLS, ServerAddress, ServiceAddress
-from ipvsctl.model.director import BACKENDS, FORWARD_POLICIES, Director, FirewallWish, Nfct, ServiceWish, Uplink
+from ipvsctl.model.director import BACKENDS, FORWARD_POLICIES, Director, FirewallWish, Nfct, ServiceWish
 from ipvsctl.model.service import SCHEDULER_FLAGS, Server, Service, Tunnel
 from ipvsctl.model.status import Daemon, Timeouts
 
 ipv4 = st.ip_addresses(v=4).map(str)
 ipv6 = st.ip_addresses(v=6).map(str).filter(lambda text: "%" not in text)
-hosts4 = st.integers(0x01000000, 0xDFFFFFFF).map(lambda number: str(IPv4Address(number)))
-hosts6 = ipv6.filter(lambda text: text != "::" and not text.startswith("ff"))
 port = st.integers(0, 65535)
 device = st.text(
     st.characters(blacklist_categories=["C", "Z"], blacklist_characters="/:"), min_size=1, max_size=15
@@ -72,34 +67,6 @@ def wishes(draw: st.DrawFn, address: ServiceAddress, may_mix: bool) -> ServiceWi
 
 
 @st.composite
-def uplinks(draw: st.DrawFn) -> tuple[Uplink, ...]:
-    """Uplinks of addresses of their own; a table that two of a family name has the same way out."""
-    found: dict[str, Uplink] = {}
-    ways: dict[tuple[bool, int], tuple[str, str]] = {}
-    for own in draw(st.lists(hosts4 | hosts6, max_size=3, unique=True)):
-        table = draw(st.just(0) | st.integers(1, 300) | st.just(2**32 - 1))
-        gateway = draw((hosts6 if ":" in own else hosts4).filter(lambda text, own=own: text != own))
-        way = draw(device), gateway
-        way = ways.setdefault((":" in own, table), way) if table else way
-        if table not in (253, 254, 255) and way[1] != own:
-            found[own] = Uplink(own, *way, table)
-    return tuple(found.values())
-
-
-@st.composite
-def members(draw: st.DrawFn, marks: list[ServiceAddress]) -> dict[ServiceAddress, tuple[ServiceAddress, ...]]:
-    """Members of each of the firewall marks, none of them twice."""
-    given: set[ServiceAddress] = set()
-    found = {}
-    for mark in marks:
-        host = ipv6 if mark.family == INET6 else ipv4
-        each = draw(st.lists(st.builds(ServiceAddress.of, st.sampled_from(list(PROTOCOLS)), host, port), max_size=3))
-        found[mark] = tuple(dict.fromkeys(member for member in each if member not in given))
-        given.update(each)
-    return found
-
-
-@st.composite
 def directors(draw: st.DrawFn) -> Director:
     plain = st.builds(ServiceAddress.of, st.sampled_from(list(PROTOCOLS)), ipv4 | ipv6, st.just(0) | port)
     marks = st.builds(ServiceAddress.of_mark, st.integers(1, 2**32 - 1), st.sampled_from([INET, INET6]))
@@ -115,11 +82,8 @@ def directors(draw: st.DrawFn) -> Director:
     names = st.from_regex(r"net(\.[a-z0-9_-]{1,8}){0,2}\.x_(/?[a-z0-9_]){1,6}", fullmatch=True)
     three = st.none() | st.booleans()
     addresses = draw(st.lists(plain | marks, max_size=4, unique=True))
-    belonging = draw(members([address for address in addresses if address.protocol == "fwmark"]))
     return Director(
-        services=tuple(
-            replace(draw(wishes(address, not roles)), members=belonging.get(address, ())) for address in addresses
-        ),
+        services=tuple(draw(wishes(address, not roles)) for address in addresses),
         nfct=draw(st.none() | st.builds(Nfct, three, three, three, devices)),
         firewall=draw(st.none() | st.builds(
             FirewallWish, st.sampled_from(BACKENDS), several, st.sampled_from(FORWARD_POLICIES), several)),
@@ -128,12 +92,11 @@ def directors(draw: st.DrawFn) -> Director:
         syncs=None if roles is None else tuple(
             draw(st.builds(Daemon, st.just(role), device, byte, maxlen, group, port, byte)) for role in roles
         ),
-        uplinks=draw(uplinks()),
     )  # fmt: skip
 
 
 def names_something(director: Director) -> bool:
     return bool(
-        director.services or director.sysctls or director.firewall or director.syncs is not None or director.uplinks
+        director.services or director.sysctls or director.firewall or director.syncs is not None
         or director.nfct not in (None, Nfct()) or director.timeouts not in (None, Timeouts())
     )  # fmt: skip

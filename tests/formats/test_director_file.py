@@ -12,7 +12,7 @@ from ipvsctl.errors import FileError
 from ipvsctl.formats.director_file import MAX_SIZE, SHOWN, parse
 from ipvsctl.formats.director_grammar import TABLES
 from ipvsctl.model.address import INET, INET6, ServerAddress, ServiceAddress
-from ipvsctl.model.director import Director, FirewallWish, Nfct, ServiceWish, Uplink
+from ipvsctl.model.director import Director, FirewallWish, Nfct, ServiceWish
 from ipvsctl.model.service import Server, Service, Tunnel
 from ipvsctl.model.status import Daemon, Timeouts
 from tests.formats.broken import WHOLE
@@ -59,7 +59,6 @@ id = 7
 
 FTP = ServiceAddress.parse("tcp:192.168.1.100:21")
 
-UPLINK = '[[uplink]]\naddress = "192.0.2.1"\ndevice = "eth0"\ngateway = "198.51.100.1"\n'
 SERVICE = '[[service]]\naddress = "tcp:192.0.2.1:80"\n'
 SERVER = SERVICE + '[[service.server]]\naddress = "10.0.0.2"\n'
 
@@ -178,21 +177,6 @@ def test_sysctls(written: str, sysctl: tuple[str, str]) -> None:
     assert parse(f"[sysctl]\n{written}\n", "t").sysctls == (sysctl,)
 
 
-def test_uplinks() -> None:
-    assert parse(UPLINK, "t").uplinks == (Uplink("192.0.2.1", "eth0", "198.51.100.1"),)
-    one_provider = UPLINK + "table = 7\n" + UPLINK.replace("192.0.2.1", "192.0.2.2") + "table = 7\n"
-    assert [uplink.table for uplink in parse(one_provider, "t").uplinks] == [7, 7]
-    both = UPLINK + "table = 7\n" + UPLINK.replace("192.0.2.1", "2001:DB8:0::1").replace("198.51.100.1", "fe80::1")
-    assert parse(both + "table = 7\n", "t").uplinks[1] == Uplink("2001:db8::1", "eth0", "fe80::1", 7)
-
-
-def test_members_of_a_mark() -> None:
-    text = '[[service]]\naddress = "fwmark:7"\nmembers = ["tcp:192.0.2.1:0443", "udp:192.0.2.1:0"]\n'
-    assert parse(text, "t").services[0].members == (
-        ServiceAddress.parse("tcp:192.0.2.1:443"), ServiceAddress.parse("udp:192.0.2.1:0"),
-    )  # fmt: skip
-
-
 def test_a_sysctl_that_repeats_nfct_is_no_contradiction() -> None:
     text = '[nfct]\nconntrack = true\naccept_local = ["eth0"]\n[sysctl]\n"net.ipv4.vs.conntrack" = 1\n'
     assert parse(text + "net.ipv4.conf.eth0.accept_local = true\n", "t").sysctls[1][1] == "1"
@@ -213,7 +197,7 @@ def test_a_sysctl_that_repeats_nfct_is_no_contradiction() -> None:
         (SERVER + 'helper = "ftp"', 'f:5: unknown key "helper" in [[service.server]], it belongs in [[service]];'
          " expected address, forward, weight, upper, lower, tunnel, tunnel_port, tunnel_csum"),
         ("[servcie]\nx = 1", 'f:1: unknown key "servcie" in the file, did you mean service? expected nfct, service,'
-         " uplink, firewall, sysctl, timeout, sync"),
+         " firewall, sysctl, timeout, sync"),
         (SERVICE + "persistent = true", "f:3: persistent: expected 1..2678400 seconds, as an integer or as text such as"
          ' "5m" or "1m30s", not the boolean true'),
         (SERVICE + "netmask = 64", "f:3: netmask 64 is out of range, expected a prefix length 1..32 or a dotted mask"),
@@ -226,20 +210,9 @@ def test_a_sysctl_that_repeats_nfct_is_no_contradiction() -> None:
          'f:4: sysctl net.ipv4.vs.conntrack: expected 1, not "0": [nfct] conntrack sets it (line 2)'),
         ('[firewall]\nprotect = ["www.example.com"]',
          'f:2: protect: expected an IPv4 or IPv6 address, not the string "www.example.com"'),
-        (UPLINK + "table = 254", "f:5: table: expected an integer 1..4294967295 but for 253, 254 and 255, which every"
-         " host has, not 254"),
-        (UPLINK + UPLINK, "f:6: uplink of 192.0.2.1 is given twice, expected once (line 2)"),
-        (UPLINK.replace("198.51.100.1", "2001:db8::1"),
-         "f:4: gateway: expected the address family of 192.0.2.1, not 2001:db8::1"),
-        (UPLINK.replace("198.51.100.1", "192.0.2.1"),
-         "f:4: gateway: expected another host than the virtual address 192.0.2.1"),
-        (SERVICE + 'members = ["tcp:192.0.2.1:80"]',
-         "f:3: members: expected of a service of a firewall mark only, not of tcp:192.0.2.1:80"),
-        ('[[service]]\naddress = "fwmark:7"\nmembers = ["udp:[2001:db8::1]:53"]',
-         "f:3: members: udp:[2001:db8::1]:53 is not of the address family of fwmark:7, expected fwmark:7/inet6 for it"),
         ("[nfct]\nconntrack = yes", "f:2: not TOML: "),
-        ("", "f:1: the file names nothing, expected at least one of [nfct], [[service]], [[uplink]], [firewall],"
-         " [sysctl], [timeout], [[sync]] with a key in it"),
+        ("", "f:1: the file names nothing, expected at least one of [nfct], [[service]], [firewall], [sysctl],"
+         " [timeout], [[sync]] with a key in it"),
         ("a = \udcff", "f:1: a surrogate is not a character, expected UTF-8 text"),
         (b"# \xff", "f:1: byte 0xff is not UTF-8, expected UTF-8 text"),
     ],

@@ -189,8 +189,6 @@ def test_all_problems_are_told() -> None:
         ('[[service]]\naddress = "tcp:1.2.3.4:80"\n', False),
         ('[firewall]\nprotect = ["10.0.0.1"]\n', False),
         ("[sysctl]\n", False),
-        ('[[uplink]]\ndevice = "eth0"\n', False),
-        ('notes = ["one"]\n[[service]]\n', True),
     ],
 )
 def test_a_state_is_told_from_a_director_file(text: str | bytes, state: bool) -> None:

@@ -83,7 +83,7 @@ def test_text_that_is_not_toml_ends_the_search(text: str) -> None:
 def test_lines_of_a_rendered_file(director: Director) -> None:
     text = render(director)
     expected: dict[Any, int] = {}
-    service = server = sync = uplink = -1
+    service = server = sync = -1
     place: tuple[Any, ...] = ()
     for number, line in enumerate(text.split("\n"), 1):
         if line == "[[service]]":
@@ -95,9 +95,6 @@ def test_lines_of_a_rendered_file(director: Director) -> None:
         elif line == "[[sync]]":
             sync += 1
             place = ("sync", sync)
-        elif line == "[[uplink]]":
-            uplink += 1
-            place = ("uplink", uplink)
         elif line.startswith("["):
             place = (line[1:-1],)
         elif " = " in line:

@@ -14,13 +14,9 @@ from ipvsctl.errors import UsageError
 from ipvsctl.formats import changes, values
 from ipvsctl.model.change import (
     CHANGES,
-    AddPolicyRule,
-    AddRoute,
     AddServer,
     AddService,
     Change,
-    DeletePolicyRule,
-    DeleteRoute,
     DeleteServer,
     DeleteService,
     EditServer,
@@ -55,10 +51,6 @@ every_change: dict[type, st.SearchStrategy[Change]] = {
         SetSysctl, words, words, st.none() | words, st.lists(st.tuples(words, words), max_size=2).map(tuple)
     ),
     LoadModule: st.builds(LoadModule, words),
-    AddRoute: st.builds(AddRoute, some.routes()),
-    DeleteRoute: st.builds(DeleteRoute, some.routes()),
-    AddPolicyRule: st.builds(AddPolicyRule, some.policy_rules()),
-    DeletePolicyRule: st.builds(DeletePolicyRule, some.policy_rules()),
     ReplaceRules: st.builds(
         ReplaceRules,
         st.just("iptables-legacy"),

@@ -22,57 +22,24 @@ ROOT = Path(__file__).resolve().parents[2]
 VIP = "192.168.1.100"
 VIP6 = "2001:db8::100"
 FTP_SERVER = """
-import socket, sys
+import sys
 from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.handlers import FTPHandler
 from pyftpdlib.servers import FTPServer
-
-class FromPort20(FTPHandler.active_dtp):
-    "pyftpdlib opens active data connections from any port; RFC 959 and ip_vs_ftp say that they come from port 20."
-    def connect_af_unspecified(self, addr, source_address=None):
-        family = socket.AF_INET6 if ":" in addr[0] else socket.AF_INET
-        self.create_socket(family, socket.SOCK_STREAM)
-        self.set_reuse_addr()
-        self.bind((source_address[0], 20))
-        self.connect(addr)
-        return family
-
 authorizer = DummyAuthorizer()
 authorizer.add_anonymous(sys.argv[2])
 FTPHandler.authorizer = authorizer
-FTPHandler.active_dtp = FromPort20
-servers = [FTPServer((address, 21), FTPHandler) for address in sys.argv[1].split(",")]
+server = FTPServer((sys.argv[1], 21), FTPHandler)
 print("ready", flush=True)
-servers[0].serve_forever()
+server.serve_forever()
 """
 LISTENER = """
-import selectors, socket, sys
-with selectors.DefaultSelector() as selector:
-    for port in sys.argv[2].split(","):
-        server = socket.create_server((sys.argv[1], int(port)), family=socket.AF_INET6, dualstack_ipv6=True)
-        selector.register(server, selectors.EVENT_READ)
+import socket, sys
+with socket.create_server((sys.argv[1], int(sys.argv[2])), family=socket.AF_INET6, dualstack_ipv6=True) as server:
     print("ready", flush=True)
     while True:
-        for key, _ in selector.select():
-            key.fileobj.accept()[0].close()
+        server.accept()[0].close()
 """
-HTTP_SERVER = """
-import contextlib, selectors, socket, sys
-with selectors.DefaultSelector() as selector:
-    for port in sys.argv[2].split(","):
-        server = socket.create_server((sys.argv[1], int(port)), family=socket.AF_INET6, dualstack_ipv6=True)
-        selector.register(server, selectors.EVENT_READ, f"port {port}\\n".encode())
-    print("ready", flush=True)
-    while True:
-        for key, _ in selector.select():
-            with key.fileobj.accept()[0] as connection, contextlib.suppress(OSError):
-                connection.settimeout(10)
-                connection.recv(65536)
-                connection.sendall(b"HTTP/1.0 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(key.data) + key.data)
-                connection.shutdown(socket.SHUT_WR)
-                connection.recv(1)
-"""
-"""Answers every request with the number of the port."""
 
 
 @dataclass(frozen=True)
@@ -146,13 +113,9 @@ class Lab:
 
     def serve(self, namespace: str, program: str, *arguments: str) -> None:
         """Start a Python program in a namespace, and wait until it says that it is ready."""
-        self.start(program, *arguments, before=("ip", "netns", "exec", namespace))
-
-    def start(self, program: str, *arguments: str, before: Sequence[str] = ()) -> subprocess.Popen[str]:
-        """Start a Python program, by the command `before`, and wait until it says that it is ready."""
         process = subprocess.Popen(
-            [*before, sys.executable, "-c", program, *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+            ["ip", "netns", "exec", namespace, sys.executable, "-c", program, *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         self._processes.append(process)
         assert process.stdout is not None
@@ -161,7 +124,6 @@ class Lab:
             assert selector.select(60), "the server said nothing in 60 s"
         line = process.stdout.readline()
         assert line == "ready\n", line + process.stdout.read()
-        return process
 
     def ipvsctl(self, *words: str, timeout: float = 120) -> Result:
         """Our command on the director, entered with --netns."""

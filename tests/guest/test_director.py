@@ -43,7 +43,6 @@ address = "10.0.2.2"
 forward = "nat"
 
 [firewall]
-backend = "iptables-legacy"
 protect = ["{VIP}"]
 forward_policy = "drop"
 """

@@ -19,7 +19,7 @@ from tests.kernel.test_conntrack import (  # noqa: F401
     test_without_root,
 )
 
-pytestmark = [pytest.mark.guest, pytest.mark.every_kernel]
+pytestmark = pytest.mark.guest
 
 
 def test_a_listing_loads_nothing() -> None:

@@ -31,7 +31,7 @@ from ipvsctl.model.status import NO_STATS, Daemon, Timeouts
 from tests.guest.ipvs_port import WEB, WEB6, empty_port, many, refused, saved, server
 from tests.guest.lab import must
 
-pytestmark = [pytest.mark.guest, pytest.mark.every_kernel]
+pytestmark = pytest.mark.guest
 
 DEVICE, VIP = "ipvs-port0", "10.255.0.1"
 SIP = ServiceAddress.parse("udp:10.0.0.1:5060")

@@ -26,7 +26,7 @@ from ipvsctl.model.change import (
 from ipvsctl.model.service import Server, Service, Tunnel
 from tests.guest.ipvs_port import WEB, WEB6, empty_port, many, refused, saved, server
 
-pytestmark = [pytest.mark.guest, pytest.mark.every_kernel]
+pytestmark = pytest.mark.guest
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from ipvsctl.kernel.modules import KernelModules
 from ipvsctl.knowledge.modules import MODULES
 from tests.kernel.namespaces import as_nobody, run
 
-pytestmark = [pytest.mark.guest, pytest.mark.every_kernel]
+pytestmark = pytest.mark.guest
 
 # Not built by Debian for all of its kernels.
 NOT_EVERYWHERE = {"ip_vs_twos", "fou"}

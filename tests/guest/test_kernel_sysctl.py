@@ -15,7 +15,7 @@ from tests.kernel.test_sysctl import (  # noqa: F401
     test_what_the_kernel_does_not_take,
 )
 
-pytestmark = [pytest.mark.guest, pytest.mark.every_kernel]
+pytestmark = pytest.mark.guest
 
 
 def test_ipvs() -> None:

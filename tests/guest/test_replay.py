@@ -106,7 +106,6 @@ address = "[fd00:2::2]:5353"
 forward = "nat"
 
 [firewall]
-backend = "iptables-legacy"
 protect = ["{VIP}", "{VIP6}"]
 forward_policy = "drop"
 """

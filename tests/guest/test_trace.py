@@ -30,7 +30,6 @@ helper = "ftp"
 server = [{{ address = "10.0.2.2", forward = "nat" }}]
 
 [firewall]
-backend = "iptables-legacy"
 protect = ["{VIP}"]
 forward_policy = "drop"
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -83,7 +84,7 @@ def test_each_protocol_is_listed_and_deleted(conntrack: KernelConntrack, argumen
     run(f"conntrack -I -t 100 {arguments}")
     (found,) = conntrack.entries()
     assert 95 < found.timeout <= 100
-    assert found._replace(timeout=100) == entry
+    assert replace(found, timeout=100) == entry
     conntrack.delete(found)
     assert conntrack.entries() == []
 
@@ -149,9 +150,9 @@ def test_what_cannot_be_an_entry(conntrack: KernelConntrack) -> None:
     (entry,) = conntrack.entries()
     for change in ({"protocol": "bogus"}, {"protocol": "256"}, {"destination": "2001:db8::1"}):
         with pytest.raises(Refused, match="cannot delete the conntrack entry"):
-            conntrack.delete(entry._replace(**change))  # type: ignore[arg-type]
+            conntrack.delete(replace(entry, **change))  # type: ignore[arg-type]
     with pytest.raises(UsageError):
-        conntrack.delete(entry._replace(source=""))
+        conntrack.delete(replace(entry, source=""))
     assert len(conntrack.entries()) == 1
 
 

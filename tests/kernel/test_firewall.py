@@ -71,20 +71,10 @@ COMMIT
 """
 
 
-class LegacyFirewall(KernelFirewall):
-    """With iptables-legacy where no back end is named: `auto` goes by what the machine has."""
-
-    def backend(self, wanted: str = "auto") -> str:
-        return super().backend("iptables-legacy" if wanted == "auto" else wanted)
-
-    def owners(self) -> tuple[str, ...]:
-        return ()
-
-
 @pytest.fixture
 def firewall() -> Iterator[KernelFirewall]:
     with fresh_namespace():
-        yield LegacyFirewall()
+        yield KernelFirewall()
 
 
 def change(*after: OwnChain, family: int = INET, table: str = "filter") -> ReplaceRules:
@@ -426,8 +416,12 @@ def test_only_our_chains(firewall: KernelFirewall) -> None:
 
 
 def test_backends(firewall: KernelFirewall) -> None:
-    for name in ("iptables-legacy", "nft", "iptables-nft"):
-        assert firewall.backend(name) == name
+    assert firewall.backend("auto") == firewall.backend("iptables-legacy") == "iptables-legacy"
+    for name in ("nft", "iptables-nft"):
+        with pytest.raises(Unavailable, match=f"back end {name} is not part of this version"):
+            firewall.backend(name)
+        with pytest.raises(Unavailable):
+            firewall.replace(ReplaceRules(name, INET, "filter", (FORWARD,)))
     with pytest.raises(UsageError, match="expected auto, "):
         firewall.backend("pf")
 
@@ -450,7 +444,7 @@ import sys
 from ipvsctl.errors import Unavailable
 from ipvsctl.kernel.firewall import KernelFirewall
 try:
-    print(KernelFirewall().backend("iptables-legacy"))
+    print(KernelFirewall().backend())
 except Unavailable as error:
     print(error)
 """

@@ -66,8 +66,8 @@ def test_every_kind_of_service_is_let_through() -> None:
     lines = text(Director(tuple(services), Nfct(conntrack=True), FirewallWish(protect=("192.168.1.100",))))
     accepted = [line for line in lines if "IPVSCTL-INPUT" in line and line.endswith("ACCEPT")][1:]
     assert accepted == [
-        "2 filter IPVSCTL-INPUT -d 192.168.1.100 -p tcp -j ACCEPT",
         "2 filter IPVSCTL-INPUT -d 192.168.1.100 -p udp -m udp --dport 53 -j ACCEPT",
+        "2 filter IPVSCTL-INPUT -d 192.168.1.100 -p tcp -j ACCEPT",
         "2 filter IPVSCTL-INPUT -d 192.168.1.100 -m mark --mark 0x7 -j ACCEPT",
     ]
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from ipvsctl.datapath.ct.entry import Entry, make_tuple, parts
+from ipvsctl.datapath.ct.entry import Entry, parts
 from ipvsctl.datapath.ct.protocols import state_name
-from ipvsctl.model.status import ConntrackEntry, Expectation
-from ipvsctl.wire.address import packed, readable
-
-if TYPE_CHECKING:
-    from ipvsctl.datapath.ct.expect import Expectation as Expected
+from ipvsctl.model.status import ConntrackEntry
+from ipvsctl.wire.address import readable
 
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 47: "gre", 58: "icmpv6", 132: "sctp", 136: "udplite"}
 
@@ -34,28 +29,4 @@ def report(entry: Entry, now: float) -> ConntrackEntry:
         readable(reply_source), readable(reply_destination), reply_first, reply_second,
         state_name(entry), max(int(entry.expires - now + _JIFFY), 0), entry.mark, getattr(entry.helper, "name", ""),
         tuple(name for bit, name in enumerate(STATUS) if entry.status >> bit & 1),
-    )  # fmt: skip
-
-
-def report_expectation(expected: Expected, now: float) -> Expectation:
-    """What is expected, as ctnetlink lists it (ctnetlink_exp_dump_expect)."""
-    protocol, source, destination, port, to = parts(expected.match)
-    _, master_source, master_destination, master_port, master_to = parts(expected.master.original)
-    return Expectation(
-        PROTOCOLS.get(protocol, str(protocol)), "" if expected.any_source else readable(source),
-        0 if expected.any_port else port, readable(destination), to,
-        readable(master_source), master_port, readable(master_destination), master_to,
-        max(int(expected.expires - now + _JIFFY), 0), getattr(expected.helper, "name", ""),
-    )  # fmt: skip
-
-
-def key_of(entry: ConntrackEntry) -> bytes:
-    """The tuple of an entry's original direction; b"", which is in no table, for a protocol without a number."""
-    number = next((number for number, name in PROTOCOLS.items() if name == entry.protocol), None)
-    if number is None:
-        if not entry.protocol.isdecimal() or not int(entry.protocol) < 256:
-            return b""
-        number = int(entry.protocol)
-    return make_tuple(
-        number, packed(entry.source), packed(entry.destination), entry.source_port, entry.destination_port
     )  # fmt: skip

@@ -7,7 +7,7 @@ new entry stands in the table only when the packet has come through to the other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ipvsctl.datapath.ct import helpers, icmp, seqadj, tcp, tuples
@@ -352,14 +352,12 @@ class Conntrack(Tracking):
 
     def report(self) -> list[ConntrackEntry]:
         """Every entry as ctnetlink lists it."""
-        return list(self.rows())
-
-    def rows(self) -> Iterator[ConntrackEntry]:
-        """The same, one by one: nothing may happen to the table in between."""
         now = self.engine.now
-        for key, entry in self._table.items():
-            if key == entry.original and entry.expires > now and not entry.status & NAT_CLASH:
-                yield report(entry, now)
+        return [
+            report(entry, now)
+            for key, entry in self._table.items()
+            if key == entry.original and entry.expires > now and not entry.status & NAT_CLASH
+        ]
 
     def keys(self) -> list[bytes]:
         """The tuples of all entries, both of each."""

@@ -1,9 +1,4 @@
-"""The tables that a director file's chains make on a host that has no other rules (kernel/firewall.py writes them).
-
-Chains of the back end nft are evaluated like iptables': its base chains are at the hooks and priorities of iptables'
-tables. One is not: a connection gets its helper at -190, behind connection tracking, here in table raw, before it;
-it has it all the same.
-"""
+"""The tables that a director file's chains make on a host that has no other rules (kernel/firewall.py writes them)."""
 
 from __future__ import annotations
 

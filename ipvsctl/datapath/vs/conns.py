@@ -318,12 +318,8 @@ class Connections:
 
     def report(self) -> list[Connection]:
         """The table as /proc/net/ip_vs_conn has it; the kernel's order is by chance, this one by age of the keys."""
-        return list(self.rows())
-
-    def rows(self) -> Iterator[Connection]:
-        """The same, one by one: nothing may happen to the table in between."""
         now = self._engine.now
-        return (_status(conn, now) for conn in self)
+        return [_status(conn, now) for conn in self]
 
 
 def key(protocol: int, source: bytes, destination: bytes, sport: int, dport: int) -> bytes:

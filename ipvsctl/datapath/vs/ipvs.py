@@ -26,7 +26,7 @@ from ipvsctl.datapath.vs.nfct import Nfct
 from ipvsctl.datapath.vs.out_hook import Replies
 from ipvsctl.datapath.vs.schedule import Scheduling
 from ipvsctl.datapath.vs.services import Services
-from ipvsctl.datapath.vs.statistics import Estimator, read
+from ipvsctl.datapath.vs.statistics import Estimator
 from ipvsctl.datapath.vs.transmit import Transmit
 from ipvsctl.model.address import INET, INET6, ServerAddress, ServiceAddress
 from ipvsctl.model.change import (
@@ -43,7 +43,7 @@ from ipvsctl.model.change import (
     ZeroCounters,
 )
 from ipvsctl.model.service import Server, Service
-from ipvsctl.model.status import Connection, ServiceStatus, Stats, Timeouts
+from ipvsctl.model.status import Connection, ServiceStatus, Timeouts
 
 if TYPE_CHECKING:
     from ipvsctl.datapath.engine import Engine
@@ -201,11 +201,6 @@ class Ipvs:
         """The services with their servers and counters."""
         self.engine.flows.settle()
         return self.services.report()
-
-    def totals(self) -> Stats:
-        """The counters of everything together."""
-        self.engine.flows.settle()
-        return read(self._total, not self.engine.settings["net.ipv4.vs.run_estimation"])
 
     def connections(self) -> list[Connection]:
         """The connection table."""
